@@ -1,0 +1,52 @@
+"""The frame around each stage's `main`: errors in three lines, exit codes, and what the stage cost."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pufferfish.base import atomic, clock, paths
+from pufferfish.base.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class Interrupted(Exception):
+    """The work was stopped by the user or the system, everything finished is saved; the message says how to go on."""
+
+
+def stage(name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
+    """Make `main` the program of the stage `name`.
+
+    A UserError is printed as it stands and ends the process with status 2, an interruption with 130; any other exception
+    is our defect and keeps its traceback. Afterwards `artifacts/timing/<name>.json` says what the stage cost from the start
+    of its process. A `main` that returns False did nothing new: the time of the run that did the work stands.
+    """
+
+    def frame(main: Callable[[], Any]) -> Callable[[], None]:
+        @functools.wraps(main)
+        def run() -> None:
+            try:
+                did_work = main() is not False
+            except UserError as error:
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+                sys.exit(EXIT_USER_ERROR)
+            except (Interrupted, KeyboardInterrupt) as stop:
+                print(f"{name}: {str(stop) or 'interrupted'}", file=sys.stderr, flush=True)
+                sys.exit(EXIT_INTERRUPTED)
+            if did_work:
+                write_timing(name)
+
+        return run
+
+    return frame
+
+
+def write_timing(name: str) -> None:
+    """Write when the stage started and ended (boot clock) and what it cost, for the stages that own what is left."""
+    start_s, end_s = clock.process_start_s(), clock.now_s()
+    content = {"stage": name, "boot_id": clock.boot_id(), "start_s": start_s, "end_s": end_s, "elapsed_s": end_s - start_s}
+    atomic.write_json(paths.timing(name), content)
