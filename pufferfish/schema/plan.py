@@ -66,13 +66,14 @@ class TrainPlan(Strict):
     device: Literal["cpu", "cuda"]
     num_threads: int
     dtype: Literal["float32", "bfloat16", "float16"]
+    attention: Literal["explicit", "sdpa", "flash_attn"]
     is_compiled: bool
     is_checkpointed: bool
     optimizer: str
     matrix_lr: float
     embedding_lr: float
     head_lr: float
-    gain_lr: float  # norm weights
+    gain_lr: float  # of the query and key norms
     weight_decay: float  # of the matrices; per step it shrinks them by lr * weight_decay
     clip_norm: float  # 0: no clipping
     micro_batch: int  # sequences

@@ -1,0 +1,40 @@
+"""SwiGLU feed-forward layer (Shazeer, 2020, arXiv 2002.05202).
+
+Shapes: B batch, T time, D width of the residual stream, F width of the layer.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pufferfish.model.price import Price
+from pufferfish.schema.plan import ModelPlan
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)); gate and up are computed in one product."""
+
+    def __init__(self, plan: ModelPlan) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(plan.d_model, plan.d_ff, bias=False)
+        self.up_proj = nn.Linear(plan.d_model, plan.d_ff, bias=False)
+        self.down_proj = nn.Linear(plan.d_ff, plan.d_model, bias=False)
+
+    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) in, (B, T, D) out."""
+        gate_BTF, up_BTF = F.linear(x_BTD, torch.cat((self.gate_proj.weight, self.up_proj.weight))).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate_BTF) * up_BTF)
+
+
+def mlp_price(plan: ModelPlan) -> Price:
+    """One feed-forward layer."""
+    matrices = 3 * plan.d_model * plan.d_ff
+    return Price(
+        num_params=matrices,
+        matmul_params=matrices,
+        flops_per_token=6 * matrices,
+        activation_elements_per_token=plan.d_model + 4 * plan.d_ff,
+        num_operations=20,
+    )
