@@ -1,0 +1,32 @@
+# `make repro` and `make test` are all a newcomer needs. Everything runs in .venv, which the first call sets up.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+STORE := sqlite:///$(CURDIR)/mlruns/mlflow.db
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test check ui clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install everything into .venv, once (PUFFERFISH_TORCH=cpu, cu126, ... chooses the PyTorch build)
+	@$(PYTHON) -I pufferfish/cli/bootstrap.py
+
+repro: setup ## train a language model within `budget.time` of params.yaml, evaluate and export it
+	@PATH="$(BIN):$$PATH" $(BIN)/dvc repro
+	@$(BIN)/pufferfish summary
+
+test: setup ## the default test suite
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m pytest
+
+check: setup ## format, lint, types and tests, as before every commit
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	@PATH="$(BIN):$$PATH" $(BIN)/python -m pytest
+
+ui: setup ## all runs in the browser: http://127.0.0.1:5000
+	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --host 127.0.0.1 --port 5000
+
+clean: ## remove what can be made again, but no results: .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
