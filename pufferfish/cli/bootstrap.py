@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,10 +73,9 @@ def which_torch(wish: str, *, wheels: list[str], machine: Machine, index_answers
     if wish == "skip":
         return Torch((), "the system's own, as PUFFERFISH_TORCH=skip wishes")
     if re.fullmatch(r"cpu|cu\d{3}", wish):
-        if local and local.endswith("+" + wish):
-            return Torch((f"torch=={local}",), f"{local}, a local wheel, as PUFFERFISH_TORCH={wish} wishes", "small" if wish == "cpu" else "large")
         version = f"torch=={TORCH_VERSION}" if wish == "cpu" else any_version
-        return Torch(("--index-url", TORCH_INDEX + wish, version), f"{wish}, as PUFFERFISH_TORCH wishes", "small" if wish == "cpu" else "large")
+        arguments = (f"torch=={local}",) if local and local.endswith("+" + wish) else ("--index-url", TORCH_INDEX + wish, version)
+        return Torch(arguments, f"{wish}, as PUFFERFISH_TORCH wishes", "small" if wish == "cpu" else "large")
     if re.fullmatch(r"((==|>=|<=|~=|<|>)?\d+(\.\d+)*(\+\w+)?,?)+", wish):
         version = wish if wish[0] in "=<>~" else f"=={wish}"
         return Torch((f"torch{version}",), f"{version}, as PUFFERFISH_TORCH wishes", "large")
@@ -139,7 +137,7 @@ def page_answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=5) as answer:
             return bool(answer.status < 400)
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return False
 
 
@@ -204,11 +202,10 @@ def run_logged(command: list[str], log: Path, label: str) -> None:
             elif time.monotonic() - said_s > 20:
                 said_s = time.monotonic()
                 print(f"  {label}: {said_s - start_s:.0f} s, {num_seen} packages", flush=True)
-    clear = "\r\x1b[K" if is_terminal else ""
+    print("\r\x1b[K" if is_terminal else "", end="")
     if process.wait():
-        print(clear, end="")
         raise explained(log.read_text().splitlines(), log)
-    print(f"{clear}  {label}: done in {time.monotonic() - start_s:.0f} s", flush=True)
+    print(f"  {label}: done in {time.monotonic() - start_s:.0f} s", flush=True)
 
 
 def explained(said: list[str], log: Path) -> SetupError:
@@ -236,25 +233,18 @@ def prepare_dvc(root: Path, folder: Path) -> None:
     """A DVC project here; without git (an unpacked archive) it is told so, and experiments are not available."""
     dvc = [str(folder / "bin" / "python"), "-m", "dvc"]
     git = next((place for place in (root, *root.parents) if (place / ".git").exists()), None) if shutil.which("git") else None
-    if not (root / ".dvc" / "config").exists():
-        shutil.rmtree(root / ".dvc", ignore_errors=True)
+    config = root / ".dvc" / "config"
+    if not config.parent.is_dir():
         subprocess.run([*dvc, "init", "--quiet", *([] if git == root else ["--subdir"] if git else ["--no-scm"])], cwd=root, check=True)
-        subprocess.run([*dvc, "config", "core.analytics", "false"], cwd=root, check=True)
-        subprocess.run([*dvc, "config", "core.autostage", "true" if git else "false"], cwd=root, check=True)
+    if not config.exists() or "analytics" not in config.read_text():
+        config.write_text("[core]\n    analytics = false\n    autostage = true\n")
     local = root / ".dvc" / "config.local"
     is_alone = local.exists() and "no_scm" in local.read_text()
     if not git and not is_alone:
         print("set-up: no git here: `dvc repro` works, `dvc exp` does not (make it a git repository to have both)", flush=True)
-        subprocess.run([*dvc, "config", "--local", "core.no_scm", "true"], cwd=root, check=True)
-        subprocess.run([*dvc, "config", "--local", "core.autostage", "false"], cwd=root, check=True)
+        local.write_text("[core]\n    no_scm = true\n    autostage = false\n")
     elif git and is_alone:
         local.unlink()
-
-
-def prepare_store(root: Path, folder: Path) -> None:
-    """Create the tracking store now: it takes seconds that would otherwise come out of the first budget."""
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not (root / "mlruns" / "mlflow.db").exists():
-        subprocess.run([str(folder / "bin" / "python"), "-m", "pufferfish.track.store"], cwd=root, check=True)
 
 
 def set_up(root: Path) -> None:
@@ -277,7 +267,9 @@ def set_up(root: Path) -> None:
         try_imports(folder, root)
         written.write_text(json.dumps(stamp))
     prepare_dvc(root, folder)
-    prepare_store(root, folder)
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (root / "mlruns" / "mlflow.db").exists():
+        # Creating the tracking store takes seconds that would otherwise come out of the first budget.
+        subprocess.run([str(folder / "bin" / "python"), "-m", "pufferfish.track.store"], cwd=root, check=True)
 
 
 def newer_python() -> str | None:

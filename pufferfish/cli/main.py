@@ -1,0 +1,59 @@
+"""The console script `pufferfish`. Each sub-command is a file of this room, imported only when it is called.
+
+A sub-command's file offers `add_arguments(parser)` and `run(arguments) -> int`, the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import Any
+
+from pufferfish import __version__
+from pufferfish.base.errors import UserError
+from pufferfish.base.stage import EXIT_INTERRUPTED, EXIT_USER_ERROR
+
+COMMANDS = {
+    "doctor": "what this machine has, what is missing, and what may be cleaned up",
+    "plan": "what would be trained for a budget, and how good it would be, without training",
+    "generate": "continue a text with the trained model",
+    "summary": "what the last `dvc repro` did",
+}
+
+
+def command_module(name: str) -> Any:
+    """The file behind a sub-command."""
+    return importlib.import_module(f"pufferfish.cli.{name}")
+
+
+def make_parser(chosen: str | None) -> argparse.ArgumentParser:
+    """All names and one line for each; the arguments of only the chosen one, so that nothing else is imported."""
+    parser = argparse.ArgumentParser(prog="pufferfish", description="Tell it how long you have: `dvc repro` trains the best small language model by then.")
+    parser.add_argument("--version", action="version", version=f"pufferfish {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for name, line in COMMANDS.items():
+        command = commands.add_parser(name, help=line, description=f"{line[:1].upper()}{line[1:]}.")
+        if name == chosen:
+            command_module(name).add_arguments(command)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0, 2 for a mistake of the user (told in three lines), 130 when interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    chosen = next((word for word in arguments if word in COMMANDS), None)
+    parsed = make_parser(chosen).parse_args(arguments)
+    try:
+        return int(command_module(parsed.command).run(parsed))
+    except UserError as error:
+        print(f"{parsed.command}: {error}", file=sys.stderr, flush=True)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print(f"{parsed.command}: interrupted", file=sys.stderr, flush=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has seen enough (`| head`); keep the interpreter from complaining when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
