@@ -1,0 +1,372 @@
+"""Tracking: one row per experiment whatever dies or is locked, and nothing of it is paid by the work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, Started, StepDone, Warned
+from pufferfish.base.stage import Interrupted
+from pufferfish.track import journal, worker
+from pufferfish.track.clean import MAX_VALUE, flat, without_secrets
+from pufferfish.track.listener import TrainingListener
+from pufferfish.track.spool import spool_stage
+from pufferfish.track.tracker import Tracker
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # MLflow and SQLAlchemy, not ours
+DONE_S = 60.0  # for a child process on a busy machine
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A fresh database, which takes seconds to create."""
+    folder = tmp_path_factory.mktemp("new checkout")
+    environment = os.environ | {"DVC_ROOT": str(folder)}
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, "-m", "pufferfish.track.store"], check=True, env=environment, capture_output=True)
+    return folder / "mlruns" / "mlflow.db"
+
+
+@pytest.fixture
+def checkout(tmp_path, empty_store, monkeypatch):
+    """A workspace with a store of its own."""
+    folder = tmp_path / "my work"
+    (folder / "mlruns").mkdir(parents=True)
+    shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def database(checkout):
+    return checkout / "mlruns" / "mlflow.db"
+
+
+@pytest.fixture
+def childless(monkeypatch):
+    """Trackers that only write their journal."""
+    monkeypatch.setattr(Tracker, "_start_worker", lambda self, path: None)
+
+
+class GoneParent:
+    """A parent that has ended, for a worker that runs in this process."""
+
+    def __init__(self) -> None:
+        self.pid, self.is_gone, self.told, self.warnings = os.getpid(), True, [], []
+
+    def wait(self, timeout_s: float) -> None:
+        time.sleep(min(timeout_s, 0.01))
+
+    def tell(self, kind: str, text: str = "") -> None:
+        self.told.append(kind)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def journals() -> list[Path]:
+    return sorted(journal.folder().glob("*.jsonl"))
+
+
+def deliver_all(linger_s: float = 0.0) -> GoneParent:
+    """What the next worker does with everything that waits."""
+    parent = GoneParent()
+    for path in journals():
+        worker.deliver(path, parent, linger_s)
+    return parent
+
+
+def rows(experiment: str = "pufferfish") -> list:
+    client = worker.open_client()
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id], order_by=["attributes.start_time"]) if found else []
+
+
+def history(row, key: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in worker.open_client().get_metric_history(row.info.run_id, key)]
+
+
+def begin(run_key: str = "key", *, is_resumed: bool = False) -> Tracker:
+    return Tracker.start(run_key, experiment="pufferfish", run_name="3m", is_resumed=is_resumed)
+
+
+def test_three_stages_write_one_row(checkout, childless, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "puffy-fish")
+    weights = tmp_path / "export"
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"abc")
+    with begin() as train:
+        train.params({"model": {"d_model": 64, "num_layers": 3}})
+        train.metrics({"train/loss": 2.5}, 7)
+    deliver_all()
+    with begin() as evaluate:
+        evaluate.params({"model": {"d_model": 64, "num_layers": 3}, "evaluate": {"seed": 1}})
+        evaluate.metrics({"val_bpb": 1.5}, 7)
+    with begin() as export:
+        export.artifact(weights)
+        export.text("card.md", "a model")
+    assert deliver_all().warnings == []
+    (row,) = rows()
+    assert row.info.status == "FINISHED"
+    assert row.data.params == {"model.d_model": "64", "model.num_layers": "3", "evaluate.seed": "1"}
+    assert row.data.metrics == {"train/loss": 2.5, "val_bpb": 1.5}
+    assert row.data.tags["dvc.exp_name"] == "puffy-fish"
+    assert {file.path for file in worker.open_client().list_artifacts(row.info.run_id)} == {"card.md", "export"}
+    assert journals() == []
+
+
+def test_a_killed_trainer_ends_as_killed_and_the_next_stage_continues_its_row(checkout):
+    code = (
+        "import time; from pufferfish.track.tracker import Tracker\n"
+        "tracker = Tracker.start('key', experiment='pufferfish', run_name='3m', is_resumed=False)\n"
+        "for step in range(5): tracker.metrics({'train/loss': 5.0 - step}, step)\n"
+        "print('logged', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as trainer:
+        assert trainer.stdout.readline() == b"logged\n"
+        trainer.send_signal(signal.SIGKILL)
+    end_s = time.monotonic() + DONE_S
+    while journals() and time.monotonic() < end_s:
+        time.sleep(0.1)
+    (row,) = rows()
+    assert row.info.status == "KILLED"
+    assert history(row, "train/loss") == [(step, 5.0 - step) for step in range(5)]
+
+    spool_stage("plan", metrics={"cost_s": 3.5})
+    tracker = begin()
+    tracker.metrics({"val_bpb": 1.25}, 4)
+    tracker.finish(timeout_s=DONE_S)
+    assert tracker._process.wait(DONE_S) == 0
+    (row,) = rows()
+    assert (row.info.status, row.data.metrics["val_bpb"], tracker.warnings) == ("FINISHED", 1.25, [])
+    assert [stage.info.run_name for stage in rows("pufferfish/stages")] == ["plan"]
+    assert journals() == []
+
+
+def test_a_resumed_training_logs_no_step_twice(checkout, childless):
+    first = begin()
+    for step in range(6):
+        first.metrics({"train/loss": 10.0 + step}, step)
+    first.abort()
+    deliver_all()
+    assert rows()[0].info.status == "KILLED"
+    resumed = begin(is_resumed=True)
+    for step in range(4, 9):
+        resumed.metrics({"train/loss": 20.0 + step}, step)
+    resumed.finish()
+    deliver_all()
+    (row,) = rows()
+    assert row.info.status == "FINISHED"
+    assert [step for step, _ in history(row, "train/loss")] == list(range(9))
+    assert history(row, "train/loss")[5:7] == [(5, 15.0), (6, 26.0)]
+
+
+def test_delivering_a_journal_twice_changes_nothing(checkout, childless):
+    with begin() as tracker:
+        tracker.params({"a": 1})
+        for step in range(3):
+            tracker.metrics({"train/loss": float(step), "train/nan": float("nan")}, step)
+    (path,) = journals()
+    content = path.read_bytes()
+    deliver_all()
+    path.write_bytes(content)
+    assert deliver_all().warnings == []
+    (row,) = rows()
+    assert [step for step, _ in history(row, "train/loss")] == [0, 1, 2]
+    assert len(history(row, "train/nan")) == 3
+
+
+def test_a_locked_store_warns_once_and_everything_arrives_later(checkout, database, childless, monkeypatch):
+    monkeypatch.setattr(worker.store, "LOCKED_AFTER_S", 0.01)
+    lock = sqlite3.connect(database, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    with begin() as tracker:
+        tracker.metrics({"train/loss": 2.0}, 1)
+    parent = deliver_all(linger_s=0.1)
+    assert [("locked" in text) for text in parent.warnings] == [True]
+    assert parent.told == ["blocked", "left"]
+    assert len(journals()) == 1
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert deliver_all().told == ["done"]
+    assert history(rows()[0], "train/loss") == [(1, 2.0)]
+    assert journals() == []
+
+
+def test_a_corrupt_store_is_left_alone_and_everything_arrives_in_a_mended_one(checkout, database, childless):
+    good = database.read_bytes()
+    database.write_bytes(b"no database at all " * 300)
+    with begin() as tracker:
+        tracker.metrics({"train/loss": 2.0}, 1)
+    parent = deliver_all()
+    assert len(parent.warnings) == 1
+    assert "not a database" in parent.warnings[0]
+    assert database.read_bytes().startswith(b"no database")
+    database.write_bytes(good)
+    deliver_all()
+    assert history(rows()[0], "train/loss") == [(1, 2.0)]
+
+
+@pytest.mark.slow
+def test_a_locked_store_neither_delays_the_work_nor_loses_its_row(checkout, database, monkeypatch):
+    monkeypatch.setattr(Tracker, "LINGER_S", 2.0)
+    lock = sqlite3.connect(database, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    with begin() as tracker:
+        tracker.metrics({"train/loss": 2.0}, 1)
+        end_s = time.monotonic() + DONE_S
+        while not tracker.warnings and time.monotonic() < end_s:
+            time.sleep(0.05)
+    assert "locked" in tracker.warnings[0]
+    assert tracker._process.poll() is None, "the work did not wait for the child"
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert tracker._process.wait(DONE_S) == 0
+    deliver_all()
+    assert history(rows()[0], "train/loss") == [(1, 2.0)]
+    assert journals() == []
+
+
+def test_a_dead_worker_is_told_and_the_row_is_delivered_later(checkout, monkeypatch):
+    def start_nothing(self, path):
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "_start_worker", start_nothing)
+        tracker = begin()
+        tracker._process.wait(DONE_S)
+        for step in range(3):
+            tracker.metrics({"train/loss": 1.0}, step)
+        tracker.finish()
+    assert "tracking stopped" in tracker.warnings[0]
+    deliver_all()
+    assert len(history(rows()[0], "train/loss")) == 3
+
+
+def test_a_state_folder_that_cannot_be_written_only_warns(tmp_path, monkeypatch):
+    (tmp_path / ".pufferfish").write_text("in the way")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with begin() as tracker:
+        tracker.metrics({"train/loss": 1.0}, 1)
+    assert len(tracker.warnings) == 1
+    assert "row in tracking is lost" in spool_stage("plan")
+
+
+def test_a_full_disk_tears_one_line_and_no_other(tmp_path, monkeypatch):
+    written = journal.Journal(tmp_path / "a.jsonl")
+    written.append({"type": "tags", "values": {"n": 1}})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, line, write=os.write: write(descriptor, line[:9]))
+        written.append({"type": "tags", "values": {"n": 2}})
+    written.append({"type": "tags", "values": {"n": 3}})
+    written.close()
+    reader = journal.Reader.open(tmp_path / "a.jsonl", is_waiting=False)
+    assert [message["values"]["n"] for message in reader.read()] == [1, 3]
+    reader.close()
+
+
+def test_two_workers_never_deliver_the_same_journal_at_once(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(journal.encode({"type": "start"}))
+    first = journal.Reader.open(path, is_waiting=False)
+    assert journal.Reader.open(path, is_waiting=False) is None
+    first.remove()
+    assert journal.Reader.open(path, is_waiting=False) is None
+
+
+def test_the_journal_of_living_work_is_not_abandoned(checkout, childless):
+    tracker = begin()
+    assert journal.abandoned() == []
+    tracker.finish()
+    spool_stage("plan")
+    assert [path.name.split("-")[-1] for path in journal.abandoned()] == ["plan.jsonl"]
+
+
+def test_early_stages_arrive_in_rows_of_their_own(checkout, tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text('{"d_model": 64}')
+    spool_stage("plan", params={"budget": {"time": "3m"}}, metrics={"cost_s": 4.5}, artifacts=[plan], tags={"hardware": "abc"})
+    plan.unlink()
+    spool_stage("prepare-subset", metrics={"num_tokens": 1000})
+    deliver_all()
+    first, second = rows("pufferfish/stages")
+    assert (first.info.run_name, first.info.status) == ("plan", "FINISHED")
+    assert first.data.params == {"budget.time": "3m"}
+    assert first.data.tags["hardware"] == "abc"
+    assert [file.path for file in worker.open_client().list_artifacts(first.info.run_id)] == ["plan.json"]
+    assert second.data.metrics == {"num_tokens": 1000.0}
+
+
+def test_an_artifact_that_is_gone_does_not_hold_up_the_rest(checkout, childless, tmp_path):
+    with begin() as tracker:
+        tracker.artifact(tmp_path / "absent.bin")
+        tracker.metrics({"train/loss": 2.0}, 1)
+    assert "absent.bin" in deliver_all().warnings[0]
+    assert rows()[0].data.metrics == {"train/loss": 2.0}
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (Interrupted, "KILLED")])
+def test_the_status_says_how_the_work_ended(checkout, childless, error, status):
+    with pytest.raises(error), begin():
+        raise error
+    (path,) = journals()
+    assert journal.decode(path.read_bytes().splitlines()[-1])["status"] == status
+
+
+def test_secrets_stay_here(checkout, childless):
+    token = "hf_" + "a1B2" * 6
+    with begin() as tracker:
+        tracker.params({"data": {"url": f"https://me:{token}@example.org/x?access_token=abc123&n=1"}})
+        tracker.tags({"git.remote": "https://user:pa55@example.org/repo.git"})
+        tracker.text("notes.txt", f"token {token}")
+    content = journals()[0].read_text()
+    assert token not in content
+    assert "pa55" not in content
+    assert "abc123" not in content
+    assert "https://example.org/repo.git" in content
+    assert without_secrets("git@example.org:me/repo.git, tokens_per_step=4096") == "git@example.org:me/repo.git, tokens_per_step=4096"
+
+
+def test_parameters_are_flat_and_of_bounded_length():
+    values = flat({"a": {"b": {"c": 1.5}, "d": [1, 2]}, "e(f)": "x" * 9000})
+    assert values["a.b.c"] == "1.5"
+    assert values["a.d"] == "[1, 2]"
+    assert len(values["e_f_"]) == MAX_VALUE
+
+
+def test_steps_are_thinned_out_and_everything_else_is_logged(checkout, childless):
+    tracker = begin()
+    listen = TrainingListener(tracker)
+    listen(Started(step=0, num_params=1000, train_s=10.0, is_resumed=False))
+    for step in range(1, 101):
+        listen(StepDone(step, step / 100, 3.0, 1.0, 0.5, step * 64, 640.0, step / 10, 10 - step / 10, 10**8))
+    listen(EvalDone(100, 1.0, 1.5, 10.0, 0.3))
+    listen(CheckpointSaved(100, 0.2, 12345))
+    listen(Warned(100, "data repeats"))
+    listen(Finished(100, 1.0, 6400, 10.0, -0.5))
+    tracker.finish()
+    messages = journal.Reader.open(journals()[0], is_waiting=False).read()
+    metrics = [message for message in messages if message["type"] == "metrics"]
+    steps = [message["step"] for message in metrics if "train/loss" in message["values"]]
+    assert steps[:3] == [1, 12, 23]
+    assert len(steps) == 11
+    assert steps[-1] == 100
+    assert {"val/bpb", "checkpoint/cost_s", "train/late_s", "train/num_params"} <= {key for message in metrics for key in message["values"]}
+    assert any("data repeats" in message.get("text", "") for message in messages)
+
+
+def test_tracking_is_imported_without_mlflow_and_torch():
+    code = "import sys, pufferfish.track.tracker, pufferfish.track.spool, pufferfish.track.listener; print({'mlflow', 'torch', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
