@@ -159,6 +159,8 @@ class Tracker:
         while not self._is_delivered and not self._is_blocked and (left_s := end_s - time.monotonic()) > 0:
             if not self._listen(left_s):
                 break
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     def abort(self, status: Status = "KILLED") -> None:
         """`finish` for a process in a hurry: the child ends the row alone."""

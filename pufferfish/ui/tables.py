@@ -1,0 +1,117 @@
+"""A plan in words and tables, for the plan stage and `pufferfish plan`."""
+
+from __future__ import annotations
+
+import textwrap
+
+from pufferfish.base.units import format_bytes, format_count, format_duration
+from pufferfish.schema.hardware import Hardware
+from pufferfish.schema.plan import BudgetPlan, Candidate, Forecast, ModelPlan, Phases, Plan, TrainPlan
+from pufferfish.ui.lines import columns, labelled, machine_lines
+
+WIDTH = 110
+MAX_VERDICT = 28
+STAGES = ("hardware-probe", "plan", "prepare-subset", "train", "evaluate", "export")
+
+__all__ = ["STAGES", "machine_lines", "phase_rows", "plan_text", "shape_text"]
+
+
+def plan_text(plan: Plan, hardware: Hardware | None = None) -> str:
+    """What will be done and why, at most 110 columns wide."""
+    parts = [
+        [f"Plan for {format_duration(plan.budget.total_s)}", ""],
+        decisions(plan, hardware),
+        ["", *phase_table(plan.budget)],
+        ["", *candidate_table(plan.why.candidates)] if plan.why.candidates else [],
+        ["", "  Why", *(line for reason in plan.why.reasons for line in bullet(reason))] if plan.why.reasons else [],
+    ]
+    return "\n".join(line for part in parts for line in part)
+
+
+def decisions(plan: Plan, hardware: Hardware | None) -> list[str]:
+    """One labelled line for each thing that was decided."""
+    model, train, forecast = plan.model, plan.train, plan.forecast
+    machine = "; ".join(machine_lines(hardware)) if hardware else f"{train.device}, {train.num_threads} threads"
+    vocabulary = f"{model.vocab_size:,} byte-level tokens, {'shared by' if model.is_tied else 'separate for'} input and output"
+    pairs = {
+        "machine": machine,
+        "data": f"{plan.data.source}{f' ({plan.data.path})' if plan.data.path else ''}, up to {format_bytes(plan.data.train_bytes)} of text",
+        "vocabulary": vocabulary,
+        "model": f"{format_count(forecast.num_params)} parameters: {shape_text(model)}",
+        "batch": f"{train.tokens_per_step:,} tokens a step, {train.micro_batch} x {model.seq_len:,} at once",
+        "steps": steps_text(train, forecast),
+        "optimizer": optimizer_text(train),
+        "schedule": f"warm-up {train.warmup_share:.1%}, cooldown {train.cooldown_share:.0%} of the {'time' if train.clock == 'deadline' else 'steps'}",
+        "precision": f"{train.dtype}, {'compiled' if train.is_compiled else 'not compiled'}{', activations recomputed' if train.is_checkpointed else ''}",
+        "memory": f"{format_bytes(forecast.peak_memory_bytes)} at the peak{f' of {format_bytes(hardware.usable_memory_bytes)}' if hardware else ''}",
+        "forecast": f"{forecast.val_bpb:.3f} bits per byte (80 %: {forecast.val_bpb_low:.3f} to {forecast.val_bpb_high:.3f})",
+    }
+    return [line for label, text in pairs.items() for line in labelled(label, text, width=WIDTH)]
+
+
+def shape_text(model: ModelPlan) -> str:
+    """The decoder's shape in words."""
+    heads = f"{model.num_heads} heads" + (f" ({model.num_kv_heads} key/value)" if model.num_kv_heads != model.num_heads else "")
+    norm = ", QK-norm" if model.has_qk_norm else ""
+    return f"{model.num_layers} layers x {model.d_model} wide, {heads} of {model.head_dim}, feed-forward {model.d_ff}, context {model.seq_len:,}{norm}"
+
+
+def steps_text(train: TrainPlan, forecast: Forecast) -> str:
+    """How many steps, how long, over how much."""
+    about = "about " if train.clock == "deadline" else ""
+    return f"{about}{train.num_steps:,} of {seconds_text(forecast.step_s)}: {format_count(forecast.tokens)} tokens, {forecast.epochs:.2g} epochs"
+
+
+def optimizer_text(train: TrainPlan) -> str:
+    """The optimizer with its peak rates."""
+    rates = f"matrices {train.matrix_lr:.2g}, embedding {train.embedding_lr:.2g}, head {train.head_lr:.2g}, gains {train.gain_lr:.2g}"
+    clipping = f", gradient norm up to {train.clip_norm:g}" if train.clip_norm else ""
+    return f"{train.optimizer}: {rates}; weight decay {train.weight_decay:g}{clipping}"
+
+
+def seconds_text(elapsed_s: float) -> str:
+    """A short time with its digits: `34 ms`, `1.2 s`."""
+    return f"{1000 * elapsed_s:.3g} ms" if elapsed_s < 1 else format_duration(elapsed_s)
+
+
+def phase_rows(phases: Phases) -> list[tuple[str, float]]:
+    """Stages, and the pauses between them, with their planned seconds."""
+    rows = [(stage, float(getattr(phases, f"{stage.replace('-', '_')}_s"))) for stage in STAGES]
+    return [*rows, ("between stages", phases.between_s)]
+
+
+def phase_table(budget: BudgetPlan) -> list[str]:
+    """How the time is divided."""
+    rows = [("time", "planned", "share")]
+    for name, planned_s in [*phase_rows(budget.phases), ("total", budget.total_s)]:
+        rows.append((name, format_duration(planned_s), f"{planned_s / budget.total_s:.0%}"))
+    return columns(rows, align="<>>")
+
+
+def candidate_table(candidates: list[Candidate]) -> list[str]:
+    """What was considered, as the plan ordered it."""
+    rows = [("vocab", "layers", "width", "context", "batch", "params", "step", "measured", "tokens", "bits/byte", "verdict")]
+    for each in candidates:
+        compiled = "*" if each.is_compiled else ""
+        rows.append(
+            (
+                f"{each.vocab_size:,}",
+                str(each.num_layers),
+                str(each.d_model),
+                f"{each.seq_len:,}",
+                f"{each.tokens_per_step:,}",
+                format_count(each.num_params),
+                seconds_text(each.predicted_step_s) + compiled,
+                seconds_text(each.measured_step_s) if each.measured_step_s else "-",
+                format_count(each.tokens),
+                f"{each.val_bpb:.3f}",
+                textwrap.shorten(each.verdict, MAX_VERDICT, placeholder="..."),
+            )
+        )
+    note = ["  * compiled"] if any(each.is_compiled for each in candidates) else []
+    return [line[:WIDTH] for line in columns(rows, align=">>>>>>>>>><")] + note
+
+
+def bullet(reason: str) -> list[str]:
+    """One reason, wrapped."""
+    return textwrap.wrap(reason, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
