@@ -1,0 +1,115 @@
+"""Which text there is: found, checked and identified on every run, and read again only where something changed."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from pufferfish.base import atomic, paths, registry
+from pufferfish.base.digest import digest
+from pufferfish.base.errors import UserError
+from pufferfish.base.units import format_bytes
+from pufferfish.data.sources.files import Source, digest_texts, status_of
+from pufferfish.data.sources.text import TextSource
+from pufferfish.schema.hardware import Corpus
+from pufferfish.schema.params import DataParams
+
+MIN_BYTES = 2_000  # less cannot fill a handful of windows with a byte-level vocabulary
+MIN_VALIDATION_BYTES = 100
+MAX_REMEMBERED = 100  # texts, of which the digests are kept
+SPLIT_FIX = "a file holds one document per line, a folder one per file: give at least two, or your own `data.validation`"
+
+
+class Scan(NamedTuple):
+    """Identity and size of a source's text."""
+
+    content: str
+    num_bytes: int
+    num_files: int
+
+
+def open_source(source: str, path: str) -> Source:
+    """The training text that the settings name."""
+    return registry.load("source", source)(path)
+
+
+def open_validation(path: str) -> Source:
+    """The user's own validation text."""
+    return TextSource(path, setting="data.validation")
+
+
+def inspect_corpus(data: DataParams) -> Corpus:
+    """Find and identify the text. A second call on the same files only looks at their sizes and dates.
+
+    Raises UserError for a missing path, empty or blank text, binary or wrongly encoded files (with the place), and for text
+    that is too little to learn from or to hold documents back.
+    """
+    source = open_source(data.source, data.path)
+    text = scan(source)
+    setting = f"data.source: {data.source}" + (f", data.path: {data.path}" if data.path else "")
+    where = f"{format_bytes(text.num_bytes)} in {text.num_files} file{'s' * (text.num_files != 1)}; {setting}"
+    is_held_back = data.validation == "auto"
+    _check_documents(source, where, is_held_back=is_held_back)
+    if text.num_bytes < MIN_BYTES:
+        raise UserError("the text is too little to learn from", saw=where, fix=f"give at least {format_bytes(MIN_BYTES)}; a megabyte is a good start")
+    validation = Scan("", 0, 0)
+    if not is_held_back:
+        own = open_validation(data.validation)
+        validation = scan(own)
+        own_where = f"{validation.num_bytes} bytes; data.validation: {data.validation}"
+        _check_documents(own, own_where, is_held_back=False)
+        if validation.num_bytes < MIN_VALIDATION_BYTES:
+            raise UserError(
+                "the validation text is too little to measure with",
+                saw=own_where,
+                fix=f"give at least {MIN_VALIDATION_BYTES} bytes; 100 kB and more measure well",
+            )
+    return Corpus(
+        source=data.source,
+        path=data.path,
+        content=text.content,
+        num_bytes=text.num_bytes,
+        num_files=text.num_files,
+        validation_path="" if is_held_back else data.validation,
+        validation_content=validation.content,
+        validation_bytes=validation.num_bytes,
+    )
+
+
+def scan(source: Source) -> Scan:
+    """Identity and size of the text, remembered for files of the same names, sizes and dates."""
+    files = source.files()
+    facts = []
+    for path in files:
+        status = status_of(path)
+        facts.append((str(path.absolute()), status.st_size, status.st_mtime_ns))
+    seen = digest(facts)
+    memory = _recall(paths.state() / "corpus.json")
+    if seen not in memory:
+        # the newest come last, and few are worth keeping
+        memory = {**dict(list(memory.items())[-MAX_REMEMBERED + 1 :]), seen: digest_texts(files)}
+        atomic.write_json(paths.state() / "corpus.json", memory)
+    return Scan(memory[seen], sum(size for _, size, _ in facts), len(files))
+
+
+def _recall(path: Path) -> dict[str, str]:
+    try:
+        memory = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}  # only a memory of what can be read again
+    return memory if isinstance(memory, dict) else {}
+
+
+def _check_documents(source: Source, where: str, *, is_held_back: bool) -> None:
+    texts: set[str] = set()
+    for _, text in source.documents():
+        texts.add(text)
+        if len(texts) > is_held_back:
+            return
+    if not texts:
+        raise UserError("the text is blank", saw=f"nothing but white space in {where}", fix="give text")
+    copies = len(list(islice(source.documents(), 2))) > 1
+    saw = f"{'only copies of one document' if copies else 'a single document'} in {where}"
+    raise UserError("one document cannot be split into text to learn from and text to measure on", saw=saw, fix=SPLIT_FIX)

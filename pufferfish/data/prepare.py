@@ -1,0 +1,193 @@
+"""From text to token files: split, train the tokenizer, encode what the plan asks for. Text is streamed, never held whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from pufferfish.base import atomic, clock
+from pufferfish.base.digest import digest_file
+from pufferfish.base.errors import UserError
+from pufferfish.base.units import format_bytes, format_count
+from pufferfish.data import shards
+from pufferfish.data.corpus import inspect_corpus, open_source, open_validation
+from pufferfish.data.select import Piece, Selection, choose
+from pufferfish.data.sources.files import Source
+from pufferfish.data.split import Catalog, catalog, hold_back, not_in
+from pufferfish.data.tokenizer import SEPARATOR_ID, train_tokenizer, train_up_to
+from pufferfish.schema.params import DataParams
+from pufferfish.schema.plan import DataPlan
+from pufferfish.schema.reports import Shard, Subset
+
+BATCH_BYTES = 1 << 22  # text encoded at a time: bounds the memory
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the split: some documents of a source."""
+
+    source: Source
+    documents: Catalog
+    is_included_D: np.ndarray
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the documents on this side."""
+        return int(self.documents.sizes_D[self.is_included_D].sum())
+
+    @property
+    def num_documents(self) -> int:
+        """On this side."""
+        return int(self.is_included_D.sum())
+
+    def read(self, *, max_bytes: int, seed: int) -> Iterator[Piece]:
+        """A representative part of this side, at most so many bytes, in the order of the source."""
+        chosen: Selection = choose(self.documents.sizes_D, self.is_included_D, max_bytes=max_bytes, seed=seed)
+        return chosen.read(self.source.documents())
+
+
+def prepare_subset(plan: DataPlan, folder: Path, report: Callable[[str], None]) -> Subset:
+    """Write the planned subset into `folder`, which appears finished or not at all, and say in a few lines what was done.
+
+    Raises UserError if the text changed since it was planned for, cannot be split, is too small for the vocabulary, or if the
+    folder cannot be written.
+    """
+    start_s = clock.now_s()
+    _check_unchanged(plan)
+    train, validation = split(plan)
+    report(
+        f"split: {train.num_documents} documents ({format_bytes(train.num_bytes)}) to learn from, "
+        f"{validation.num_documents} ({format_bytes(validation.num_bytes)}) to measure on"
+    )
+    with _folder_in_place(folder) as unfinished:
+        tokenizer = _train_tokenizer(plan, train, report)
+        tokenizer.save(str(unfinished / shards.TOKENIZER))
+        dtype = shards.token_dtype(plan.vocab_size)
+        held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed))
+        shards.write_validation_text(unfinished, [b"".join(parts) for parts in _by_document(held_back)])
+        validation_shard = write_shard(unfinished / "validation.bin", held_back, tokenizer, dtype)
+        train_shard = write_shard(unfinished / "train.bin", train.read(max_bytes=plan.train_bytes, seed=plan.seed), tokenizer, dtype)
+        subset = Subset(
+            corpus=plan.corpus,
+            vocab_size=plan.vocab_size,
+            separator_id=SEPARATOR_ID,
+            token_dtype=dtype,
+            tokenizer_sha256=digest_file(unfinished / shards.TOKENIZER),
+            train=train_shard,
+            validation=validation_shard,
+            corpus_train_bytes=train.num_bytes,
+            bytes_per_token=train_shard.num_bytes / train_shard.num_tokens,
+        )
+        subset.save(unfinished / shards.MANIFEST)
+    share = train_shard.num_bytes / train.num_bytes
+    report(
+        f"encoded: {format_bytes(train_shard.num_bytes)} to learn from ({share:.0%} of it) as {format_count(train_shard.num_tokens)} tokens, "
+        f"{format_bytes(validation_shard.num_bytes)} to measure on as {format_count(validation_shard.num_tokens)}"
+    )
+    report(f"vocabulary: {plan.vocab_size}, {subset.bytes_per_token:.2f} bytes per token; {clock.now_s() - start_s:.1f} s")
+    return subset
+
+
+def split(plan: DataPlan) -> tuple[Side, Side]:
+    """The documents to learn from and those to measure on; no content is on both sides. Raises UserError if one would be empty."""
+    source = open_source(plan.source, plan.path)
+    documents = catalog(source.documents(), plan.seed)
+    if not plan.validation_path:
+        is_held_back_D = hold_back(documents, share=plan.validation_share, max_bytes=plan.max_validation_bytes)
+        return Side(source, documents, ~is_held_back_D), Side(source, documents, is_held_back_D)
+    own = open_validation(plan.validation_path)
+    measured = catalog(own.documents(), plan.seed)
+    return Side(source, documents, not_in(documents, measured)), Side(own, measured, np.ones(len(measured), dtype=bool))
+
+
+def write_shard(path: Path, pieces: Iterable[Piece], tokenizer: Tokenizer, dtype: str) -> Shard:
+    """Encode the pieces, each start of a document after a separator, and write their ids one after the other."""
+    num_tokens = num_documents = num_bytes = 0
+    with open(path, "wb") as file:
+        for batch in _batched(pieces):
+            encodings = tokenizer.encode_batch_fast([piece.content.decode("utf-8") for piece in batch], add_special_tokens=False)
+            for piece, encoding in zip(batch, encodings, strict=True):
+                ids = np.array([SEPARATOR_ID, *encoding.ids] if piece.is_start else encoding.ids, dtype=dtype)
+                ids.tofile(file)
+                num_tokens, num_documents, num_bytes = num_tokens + len(ids), num_documents + piece.is_start, num_bytes + len(piece.content)
+    return Shard(file=path.name, sha256=digest_file(path), num_tokens=num_tokens, num_documents=num_documents, num_bytes=num_bytes)
+
+
+def _batched(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
+    num_bytes = 0
+    for piece in pieces:
+        batch.append(piece)
+        num_bytes += len(piece.content)
+        if num_bytes >= BATCH_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _by_document(pieces: list[Piece]) -> list[list[bytes]]:
+    documents: list[list[bytes]] = []
+    for piece in pieces:
+        if piece.is_start:
+            documents.append([])
+        documents[-1].append(piece.content)
+    return documents
+
+
+def _train_tokenizer(plan: DataPlan, train: Side, report: Callable[[str], None]) -> Tokenizer:
+    """On the planned sample, or on a larger one where that holds too few repeated pairs for the vocabulary."""
+    sample_bytes = plan.tokenizer_bytes
+    while sample_bytes < train.num_bytes:
+        tokenizer = train_up_to(_sample(plan, train, sample_bytes), plan.vocab_size)
+        if tokenizer.get_vocab_size() == plan.vocab_size:
+            return tokenizer
+        report(f"{format_bytes(sample_bytes)} of text are too few for a vocabulary of {plan.vocab_size}: the tokenizer learns from twice as much")
+        sample_bytes *= 2
+    return train_tokenizer(_sample(plan, train, train.num_bytes), plan.vocab_size)
+
+
+def _sample(plan: DataPlan, train: Side, max_bytes: int) -> Iterator[str]:
+    return (piece.content.decode("utf-8") for piece in train.read(max_bytes=max_bytes, seed=plan.seed))
+
+
+def _check_unchanged(plan: DataPlan) -> None:
+    """Raises UserError if the text is not the one that was planned for."""
+    corpus = inspect_corpus(
+        DataParams(source=plan.source, path=plan.path, validation=plan.validation_path or "auto", vocab_size=plan.vocab_size, seed=plan.seed)
+    )
+    for setting, found, planned in (("data.path", corpus.content, plan.corpus), ("data.validation", corpus.validation_content, plan.validation_content)):
+        if found != planned:
+            where = getattr(plan, "path" if setting == "data.path" else "validation_path") or plan.source
+            raise UserError(
+                "the text changed since the plan was made",
+                saw=f"{setting}: {where} holds {found[:12]}, planned for {planned[:12]}",
+                fix="run `dvc repro` again",
+            )
+
+
+@contextmanager
+def _folder_in_place(folder: Path) -> Iterator[Path]:
+    """A fresh folder beside the wanted one, moved into place at the end; what a killed predecessor left is removed."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.parent.glob(f".{folder.name}.*.tmp"):
+            shutil.rmtree(left_over)
+        unfinished = atomic.beside(folder)
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            atomic.replace_folder(folder, unfinished)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise UserError(
+            "the subset cannot be written", saw=f"{error.strerror or error}: {folder.absolute()}", fix="make room on the disk, or mend the folder's permissions"
+        ) from error

@@ -1,0 +1,150 @@
+"""Reading text files: which files a folder holds, decoding them, and saying exactly where one is not text."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from pufferfish.base.errors import UserError
+
+BLOCK_BYTES = 1 << 20
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class Source(Protocol):
+    """Text on this machine, always in the same order."""
+
+    def files(self) -> list[Path]:
+        """The files that hold the text, sorted. Raises UserError if there are none."""
+
+    def documents(self) -> Iterator[tuple[str, str]]:
+        """Name and text of each document that is not blank. Raises UserError for a file that is not UTF-8 text."""
+
+
+def walk(folder: Path, *, skipped: frozenset[str] = frozenset(), above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Regular files below a folder, sorted; hidden ones and folders with a `skipped` name are left out.
+
+    Links are followed, but not into a folder that they lie in: `above` are the folders on the way here. Raises UserError for
+    a folder that cannot be listed.
+    """
+    try:
+        way = above | {_identity(folder)}
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise unreadable(folder, error) from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        path = folder / entry.name
+        try:
+            status = entry.stat()
+        except OSError:  # a link that leads nowhere: a file that cannot be read
+            yield path
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            if entry.name not in skipped and (status.st_dev, status.st_ino) not in way:
+                yield from walk(path, skipped=skipped, above=way)
+        elif stat.S_ISREG(status.st_mode):
+            yield path
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def status_of(path: Path) -> os.stat_result:
+    """Size and dates of a file. Raises UserError if the system does not tell."""
+    try:
+        return path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def read_text(path: Path) -> str:
+    """The whole file, without a byte order mark, line ends as they are. Raises UserError if it is not UTF-8 text."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    try:
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError:
+        raise not_text(path) from None
+    if "\0" in text:
+        raise not_text(path)
+    return text
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a file without their ends, read one by one. Raises UserError if the file is not UTF-8 text."""
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file):
+                content = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+                text = content.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+                if "\0" in text:
+                    raise not_text(path)
+                yield text
+    except UnicodeDecodeError:
+        raise not_text(path) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def digest_texts(paths: Iterable[Path]) -> str:
+    """64 hex digits that identify the content of text files, in this order. Raises UserError for a file that is not UTF-8 text."""
+    whole = hashlib.sha256()
+    for path in paths:
+        content, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+        try:
+            with open(path, "rb") as file:
+                while block := file.read(BLOCK_BYTES):
+                    content.update(block)
+                    decoder.decode(block)
+                    if b"\0" in block:
+                        raise not_text(path)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            raise not_text(path) from None
+        except OSError as error:
+            raise unreadable(path, error) from None
+        whole.update(content.digest())
+    return whole.hexdigest()
+
+
+def not_text(path: Path) -> UserError:
+    """What to say about a file that holds a NUL byte or is not UTF-8: the first such byte, by offset and line."""
+    offset = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1 and line.startswith(UTF16_MARKS):
+                return UserError(
+                    "the text is UTF-16, not UTF-8", saw=f"a UTF-16 byte order mark at byte offset 0, line 1      ({path})", fix="save the file as UTF-8"
+                )
+            nul = line.find(b"\0")
+            try:
+                line.decode("utf-8")
+                bad = -1
+            except UnicodeDecodeError as error:
+                bad = error.start
+            if nul >= 0 and (bad < 0 or nul < bad):
+                where = f"byte offset {offset + nul}, line {number}      ({path})"
+                return UserError("a file is binary, not text", saw=f"a NUL byte at {where}", fix="take the file out of the data, or convert it into UTF-8 text")
+            if bad >= 0:
+                where = f"byte offset {offset + bad}, line {number}      ({path})"
+                return UserError("a file is not UTF-8 text", saw=f"byte {line[bad]:#04x} at {where}", fix="save the file as UTF-8, or take it out of the data")
+            offset += len(line)
+    raise AssertionError(f"{path} is text after all: it changed while it was read")
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """What to say about a file or folder that the system does not let us read."""
+    return UserError(
+        "the text cannot be read", saw=f"{error.strerror or error}      ({path})", fix="mend its permissions or the link, or take it out of the data"
+    )
