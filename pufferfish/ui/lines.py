@@ -18,7 +18,7 @@ def columns(rows: Sequence[Sequence[str]], *, align: str, indent: str = "  ") ->
     return [f"{indent}{line}".rstrip() for line in lines]
 
 
-def labelled(label: str, text: str, *, width: int, label_width: int = 11) -> list[str]:
+def labelled(label: str, text: str, *, width: int, label_width: int = 12) -> list[str]:
     """`  label      text`, with the text wrapped beside its label."""
     start = f"  {label:<{label_width}}"
     return textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)

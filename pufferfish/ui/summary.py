@@ -17,7 +17,7 @@ from pufferfish.ui.tables import STAGES, phase_rows
 
 WIDTH = 79
 MAX_PAUSE_S = 60.0  # between stages of one `dvc repro`; longer ones lie between two of them
-SAMPLE_LINES = 5
+SAMPLE_LINES = 6
 BAR_WIDTH = 32
 ON_TIME_S = 0.05
 NEXT = {
@@ -31,9 +31,9 @@ Timing = Mapping[str, Mapping[str, Any]]
 def summary(plan: Plan, hardware: Hardware, timing: Timing, outcome: Outcome, evaluation: Evaluation, export_report: ExportReport | None, sample: str) -> str:
     """The whole screen. `timing` holds for each stage what it wrote: `start_s`, `end_s`, `elapsed_s`, `boot_id`."""
     spent_s = total_spent_s(timing)
-    headline = f"Done: {evaluation.val_bpb:.3f} bits per byte in {format_duration(spent_s)} of {format_duration(plan.budget.total_s)}, "
+    budget = f"{lateness(spent_s, plan.budget.total_s)} for a budget of {format_duration(plan.budget.total_s)}"
     parts = [
-        [headline + lateness(spent_s, plan.budget.total_s) + ".", ""],
+        [f"Done: {evaluation.val_bpb:.3f} bits per byte, {budget}.", ""],
         facts(plan, hardware, outcome),
         ["", *time_table(plan, timing)],
         ["", *quality_table(plan, evaluation)],
@@ -96,17 +96,17 @@ def quality_table(plan: Plan, evaluation: Evaluation) -> list[str]:
     """Bits per byte of the validation text beside what is simple to beat, the best first."""
     scores = sorted([("this model", evaluation.val_bpb), *((each.name, each.bpb) for each in evaluation.baselines)], key=lambda score: score[1])
     worst = max(bpb for _, bpb in scores)
-    rows = [("bits per byte, less is better", "", "")]
+    rows = []
     for name, bpb in scores:
         rows.append((name, f"{bpb:.3f}", "█" * max(1, round(BAR_WIDTH * bpb / worst)) if worst > 0 else ""))
     forecast = plan.forecast
     rows.append(("forecast was", f"{forecast.val_bpb:.3f}", f"80 %: {forecast.val_bpb_low:.3f} to {forecast.val_bpb_high:.3f}"))
-    return columns(rows, align="<><")
+    return ["  bits per byte of text not trained on, less is better", *columns(rows, align="<><")]
 
 
 def sample_lines(sample: str) -> list[str]:
-    """The beginning of a text that the model wrote; what is no printable character is left out."""
-    visible = "".join(character if character.isprintable() else " " for character in sample.strip("\n").expandtabs(4).replace("\n", "\v").replace("\v", "\n"))
+    """The beginning of a text that the model wrote; what is no printable character is shown as a space."""
+    visible = "".join(character if character.isprintable() or character == "\n" else " " for character in sample.strip("\n").expandtabs(4))
     lines = [line for part in visible.split("\n") for line in (textwrap.wrap(part, WIDTH - 4, drop_whitespace=False, break_on_hyphens=False) or [""])]
     ending = ["    ..."] if len(lines) > SAMPLE_LINES else []
     return ["  it writes", *(f"    {line}".rstrip() for line in lines[:SAMPLE_LINES]), *ending, f"    (more in {paths.SAMPLES})"]

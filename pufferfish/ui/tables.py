@@ -7,13 +7,10 @@ import textwrap
 from pufferfish.base.units import format_bytes, format_count, format_duration
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import BudgetPlan, Candidate, Forecast, ModelPlan, Phases, Plan, TrainPlan
-from pufferfish.ui.lines import columns, labelled, machine_lines
+from pufferfish.ui.lines import GAP, columns, labelled, machine_lines
 
 WIDTH = 110
-MAX_VERDICT = 28
 STAGES = ("hardware-probe", "plan", "prepare-subset", "train", "evaluate", "export")
-
-__all__ = ["STAGES", "machine_lines", "phase_rows", "plan_text", "shape_text"]
 
 
 def plan_text(plan: Plan, hardware: Hardware | None = None) -> str:
@@ -65,7 +62,7 @@ def steps_text(train: TrainPlan, forecast: Forecast) -> str:
 def optimizer_text(train: TrainPlan) -> str:
     """The optimizer with its peak rates."""
     rates = f"matrices {train.matrix_lr:.2g}, embedding {train.embedding_lr:.2g}, head {train.head_lr:.2g}, gains {train.gain_lr:.2g}"
-    clipping = f", gradient norm up to {train.clip_norm:g}" if train.clip_norm else ""
+    clipping = f", clipped at {train.clip_norm:g}" if train.clip_norm else ""
     return f"{train.optimizer}: {rates}; weight decay {train.weight_decay:g}{clipping}"
 
 
@@ -90,26 +87,28 @@ def phase_table(budget: BudgetPlan) -> list[str]:
 
 def candidate_table(candidates: list[Candidate]) -> list[str]:
     """What was considered, as the plan ordered it."""
-    rows = [("vocab", "layers", "width", "context", "batch", "params", "step", "measured", "tokens", "bits/byte", "verdict")]
-    for each in candidates:
-        compiled = "*" if each.is_compiled else ""
-        rows.append(
-            (
-                f"{each.vocab_size:,}",
-                str(each.num_layers),
-                str(each.d_model),
-                f"{each.seq_len:,}",
-                f"{each.tokens_per_step:,}",
-                format_count(each.num_params),
-                seconds_text(each.predicted_step_s) + compiled,
-                seconds_text(each.measured_step_s) if each.measured_step_s else "-",
-                format_count(each.tokens),
-                f"{each.val_bpb:.3f}",
-                textwrap.shorten(each.verdict, MAX_VERDICT, placeholder="..."),
-            )
-        )
-    note = ["  * compiled"] if any(each.is_compiled for each in candidates) else []
-    return [line[:WIDTH] for line in columns(rows, align=">>>>>>>>>><")] + note
+    rows = [("vocab", "layers", "width", "context", "batch", "params", "step", "tokens", "bits/byte")]
+    rows += [candidate_row(each) for each in candidates]
+    lines = columns(rows, align=">>>>>>>>>")
+    room = WIDTH - max(map(len, lines)) - len(GAP)
+    verdicts = ["verdict", *(textwrap.shorten(each.verdict, room, placeholder="...") for each in candidates)]
+    return [*(f"{line}{GAP}{verdict}".rstrip() for line, verdict in zip(lines, verdicts, strict=True)), "  ~ not measured, * compiled"]
+
+
+def candidate_row(candidate: Candidate) -> tuple[str, ...]:
+    """One candidate's cells, without the verdict."""
+    step = seconds_text(candidate.measured_step_s) if candidate.measured_step_s else f"~{seconds_text(candidate.predicted_step_s)}"
+    return (
+        f"{candidate.vocab_size:,}",
+        str(candidate.num_layers),
+        str(candidate.d_model),
+        f"{candidate.seq_len:,}",
+        f"{candidate.tokens_per_step:,}",
+        format_count(candidate.num_params),
+        f"{step}{'*' if candidate.is_compiled else ' '}",
+        format_count(candidate.tokens),
+        f"{candidate.val_bpb:.3f}",
+    )
 
 
 def bullet(reason: str) -> list[str]:
