@@ -11,10 +11,10 @@ from pufferfish.schema.hardware import Hardware
 GAP = "   "
 
 
-def columns(rows: Sequence[Sequence[str]], *, align: str, indent: str = "  ") -> list[str]:
+def columns(rows: Sequence[Sequence[str]], *, align: str, indent: str = "  ", gap: str = GAP) -> list[str]:
     """Rows of cells as aligned lines; `align` holds one of `<` or `>` for each column."""
     widths = [max(len(row[index]) for row in rows) for index in range(len(align))]
-    lines = (GAP.join(f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)) for row in rows)
+    lines = (gap.join(f"{cell:{side}{width}}" for cell, side, width in zip(row, align, widths, strict=True)) for row in rows)
     return [f"{indent}{line}".rstrip() for line in lines]
 
 

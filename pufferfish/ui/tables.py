@@ -89,10 +89,13 @@ def candidate_table(candidates: list[Candidate]) -> list[str]:
     """What was considered, as the plan ordered it."""
     rows = [("vocab", "layers", "width", "context", "batch", "params", "step", "tokens", "bits/byte")]
     rows += [candidate_row(each) for each in candidates]
-    lines = columns(rows, align=">>>>>>>>>")
-    room = WIDTH - max(map(len, lines)) - len(GAP)
-    verdicts = ["verdict", *(textwrap.shorten(each.verdict, room, placeholder="...") for each in candidates)]
-    return [*(f"{line}{GAP}{verdict}".rstrip() for line, verdict in zip(lines, verdicts, strict=True)), "  ~ not measured, * compiled"]
+    lines = columns(rows, align=">>>>>>>>>", gap="  ")
+    start = max(map(len, lines)) + len(GAP)
+    text = []
+    for line, verdict in zip(lines, ["verdict", *(each.verdict for each in candidates)], strict=True):
+        first, *others = textwrap.wrap(verdict, WIDTH - start, break_on_hyphens=False) or [""]
+        text += [f"{line:<{start}}{first}".rstrip(), *(" " * start + other for other in others)]
+    return [*text, "  ~ not measured, * compiled"]
 
 
 def candidate_row(candidate: Candidate) -> tuple[str, ...]:
