@@ -7,9 +7,9 @@ import re
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?\s*[smhd]\s*)+")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?B|KiB|B)")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?\s*[smhd]\s*)+")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd])")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]B|[KMGT]iB|B)")
 
 
 def parse_duration(text: str) -> float:

@@ -46,6 +46,10 @@ class Artifact(Strict):
             version, identity = content.pop("schema_version"), content.pop("identity")
         except FileNotFoundError:
             raise UserError(f"{path} is missing", saw=f"no file {path.absolute()}", fix=f"run `dvc repro {cls.MADE_BY}`") from None
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read", saw=f"{error.strerror}: {path.absolute()}", fix="check that it is a file and that you may read it"
+            ) from None
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise UserError(f"{path} is not an artifact of this project", saw=f"{type(error).__name__}: {error}", fix=again) from None
         if version != cls.SCHEMA_VERSION:
@@ -57,5 +61,6 @@ class Artifact(Strict):
             key = ".".join(map(str, first["loc"]))
             raise UserError(f"{path} does not hold what its version promises", saw=f"{key}: {first['msg']}", fix=again) from None
         if artifact.identity != identity:
-            raise UserError(f"{path} was edited by hand", saw=f"content {artifact.identity}, written as {identity}", fix=f"wishes belong into params.yaml; then {again}")
+            saw = f"content {artifact.identity}, written as {identity}"
+            raise UserError(f"{path} was edited by hand", saw=saw, fix=f"wishes belong into params.yaml; then {again}")
         return artifact

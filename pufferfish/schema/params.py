@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from pufferfish.base import units
+from pufferfish.base.errors import UserError, did_you_mean
 from pufferfish.base.registry import MENU
 from pufferfish.schema.artifact import Strict
-from pufferfish.schema.document import Document, validate
+from pufferfish.schema.complaints import validate
+from pufferfish.schema.document import Document
+
+LONGEST_BUDGET_S = 365 * 86400.0
 
 T = TypeVar("T")
 Auto = Literal["auto"]
@@ -20,25 +26,40 @@ OrAuto = Annotated[
 ]
 
 
-def _check_size(text: str) -> str:
-    if units.parse_bytes(text) == 0:
-        raise ValueError("a size must be greater than zero")
-    return text
+def _is_a_size(value: Any) -> Any:
+    example = "write a number and a unit, for example 4GB or 512MiB"
+    try:
+        num_bytes = units.parse_bytes(value) if isinstance(value, str) else -1
+    except ValueError:
+        num_bytes = -1
+    if num_bytes < 0:
+        raise ValueError(f"not a size: {example}")
+    if num_bytes == 0:
+        raise ValueError(f"no memory at all: {example}")
+    return value
+
+
+def _is_a_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", name):
+        raise ValueError("not a name for a model: use letters, digits, dots, dashes and underscores, 96 at most, a letter or digit first")
+    return name
 
 
 def _one_of(kind: str) -> Any:
     def check(name: str) -> str:
         if name not in MENU[kind]:
-            raise ValueError(f"{name} is not a {kind}: use one of {', '.join(sorted(MENU[kind]))}")
+            raise ValueError(f"there is no such {kind}: {did_you_mean(name, MENU[kind])}")
         return name
 
     return AfterValidator(check)
 
 
 Count = Annotated[int, Field(strict=True, ge=1, le=10**12)]
-Rate = Annotated[float, Field(gt=0, le=10)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Size = Annotated[str, AfterValidator(_check_size)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Flag = Annotated[bool, Field(strict=True)]
+Rate = Annotated[float, Field(strict=True, gt=0, le=10)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Size = Annotated[str, BeforeValidator(_is_a_size)]
 
 
 class BudgetParams(Strict):
@@ -58,6 +79,8 @@ class BudgetParams(Strict):
             raise ValueError(f"not a duration: {example}") from None
         if time_s <= 0:
             raise ValueError(f"no time at all: {example}")
+        if time_s > LONGEST_BUDGET_S:
+            raise ValueError("longer than a year: give at most 365d")
         return value
 
     @property
@@ -87,7 +110,7 @@ class DataParams(Strict):
     path: str = Field("", description="text: a file with one document per line, or a folder with one document per file")
     validation: str = Field("auto", description="your own validation text, like `path`; auto holds documents back")
     vocab_size: OrAuto[Annotated[int, Field(strict=True, ge=260, le=65536)]] = Field("auto", description="size of the byte-level BPE vocabulary")
-    seed: Annotated[int, Field(strict=True, ge=0)] = Field(0, description="which documents are held back, and the order of training")
+    seed: Seed = Field(0, description="which documents are held back, and the order of training")
 
     @model_validator(mode="after")
     def _path_goes_with_text(self) -> Self:
@@ -105,15 +128,15 @@ class ModelParams(Strict):
     num_kv_heads: OrAuto[Count] = Field("auto", description="key/value heads; divides num_heads")
     d_ff: OrAuto[Count] = Field("auto", description="width of the SwiGLU feed-forward layer")
     seq_len: OrAuto[Annotated[int, Field(strict=True, ge=8, le=131072)]] = Field("auto", description="context in tokens")
-    is_tied: OrAuto[bool] = Field("auto", description="share input and output embeddings")
-    has_qk_norm: OrAuto[bool] = Field("auto", description="normalise queries and keys (exports as Qwen3, without as Llama)")
+    is_tied: OrAuto[Flag] = Field("auto", description="share input and output embeddings")
+    has_qk_norm: OrAuto[Flag] = Field("auto", description="normalise queries and keys (exports as Qwen3, without as Llama)")
 
     @model_validator(mode="after")
     def _shapes_are_legal(self) -> Self:
         if self.num_heads != "auto" and self.d_model != "auto" and self.d_model % (2 * self.num_heads):
             raise ValueError(f"heads do not divide the width into even parts: {_legal_heads(self.d_model, self.num_heads)}")
         if self.num_heads != "auto" and self.num_kv_heads != "auto" and self.num_heads % self.num_kv_heads:
-            fits = min((n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0), key=lambda n: abs(n - self.num_kv_heads))  # type: ignore[operator]
+            fits = _nearest_number((n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0), self.num_kv_heads)
             raise ValueError(f"key/value heads do not divide the heads: the nearest legal num_kv_heads for {self.num_heads} heads is {fits}")
         if self.num_kv_heads != "auto" and self.num_heads == "auto" and self.d_model != "auto" and self.d_model % (2 * self.num_kv_heads):
             raise ValueError(f"key/value heads do not divide the width into even parts: {_legal_heads(self.d_model, self.num_kv_heads)}")
@@ -124,7 +147,11 @@ def _legal_heads(d_model: int, wanted: int) -> str:
     legal = [n for n in range(1, d_model // 2 + 1) if d_model % (2 * n) == 0]
     if not legal:
         return f"d_model must be even, the nearest is {d_model + 1}"
-    return f"the nearest legal number of heads for d_model {d_model} is {min(legal, key=lambda n: abs(n - wanted))}"
+    return f"the nearest legal number of heads for d_model {d_model} is {_nearest_number(legal, wanted)}"
+
+
+def _nearest_number(numbers: Iterable[int], wanted: int) -> int:
+    return min(numbers, key=lambda number: abs(number - wanted))
 
 
 class TrainParams(Strict):
@@ -134,14 +161,20 @@ class TrainParams(Strict):
     tokens_per_step: OrAuto[Count] = Field("auto", description="tokens in one optimizer step; a multiple of seq_len")
     micro_batch: OrAuto[Count] = Field("auto", description="sequences in one forward pass; divides the step")
     learning_rate: OrAuto[Rate] = Field("auto", description="peak rate of the matrices; the others follow in proportion")
-    weight_decay: OrAuto[Annotated[float, Field(ge=0, le=10)]] = Field("auto", description="decoupled decay per step, times the learning rate")
+    weight_decay: OrAuto[Annotated[float, Field(strict=True, ge=0, le=10)]] = Field("auto", description="decoupled decay per step, times the learning rate")
     warmup_share: OrAuto[Share] = Field("auto", description="share of the schedule with a rising learning rate")
     cooldown_share: OrAuto[Share] = Field("auto", description="share of the schedule with a falling learning rate")
-    clip_norm: OrAuto[Annotated[float, Field(gt=0)]] = Field("auto", description="global gradient norm above which gradients are scaled down")
+    clip_norm: OrAuto[Annotated[float, Field(strict=True, gt=0)]] = Field("auto", description="global gradient norm above which gradients are scaled down")
     dtype: OrAuto[Literal["float32", "bfloat16", "float16"]] = Field("auto", description="type of the matrix products; auto measures")
-    compile: OrAuto[bool] = Field("auto", description="torch.compile; auto weighs its gain against its cost")
+    compile: OrAuto[Flag] = Field("auto", description="torch.compile; auto weighs its gain against its cost")
     num_steps: OrAuto[Count] = Field("auto", description="train exactly so many steps and ignore the clock; auto follows the budget")
-    seed: Annotated[int, Field(strict=True, ge=0)] = Field(0, description="initial weights")
+    seed: Seed = Field(0, description="initial weights")
+
+    @model_validator(mode="after")
+    def _shares_fit_into_the_schedule(self) -> Self:
+        if self.warmup_share != "auto" and self.cooldown_share != "auto" and self.warmup_share + self.cooldown_share > 1:
+            raise ValueError("warm-up and cooldown are longer than the schedule: together they may be 1 at most")
+        return self
 
 
 class EvaluateParams(Strict):
@@ -149,21 +182,21 @@ class EvaluateParams(Strict):
 
     prompts: list[str] = Field(default=["def ", "The ", "import "], description="beginnings for the samples")
     sample_tokens: Annotated[int, Field(strict=True, ge=1, le=10000)] = Field(80, description="tokens in each sample")
-    temperature: Annotated[float, Field(ge=0, le=10)] = Field(0.8, description="0 is greedy")
+    temperature: Annotated[float, Field(strict=True, ge=0, le=10)] = Field(0.8, description="0 is greedy")
     top_k: Annotated[int, Field(strict=True, ge=0)] = Field(0, description="sample from the k best; 0 is all")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="sample from the smallest set with this probability")
-    seed: Annotated[int, Field(strict=True, ge=0)] = Field(0, description="of the samples")
+    top_p: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(0.95, description="sample from the smallest set with this probability")
+    seed: Seed = Field(0, description="of the samples")
 
 
 class ExportParams(Strict):
     """What leaves the house."""
 
     formats: list[Annotated[str, _one_of("export")]] = Field(default=["hf"], min_length=1, description="hf: Hugging Face folder")
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")] = Field("pufferfish", description="the model's name in its card")
+    name: Annotated[str, AfterValidator(_is_a_name)] = Field("pufferfish", description="the model's name in its card")
 
 
 class Params(Strict):
-    """The whole file. Sections may be left out."""
+    """The whole file. In code sections may be left out; in the file DVC watches them, so they are there, if only as `{}`."""
 
     budget: BudgetParams = BudgetParams()
     hardware_probe: HardwareProbeParams = HardwareProbeParams()
@@ -176,5 +209,10 @@ class Params(Strict):
 
     @classmethod
     def load(cls, path: Path) -> Params:
-        """Raises UserErrors with every mistake in the file, each with its line."""
-        return validate(cls, Document(path))
+        """Raises UserError with every mistake in the file, each with its line."""
+        document = Document(path)
+        params = validate(cls, document)
+        missing = [name for name in cls.model_fields if name not in document.data]
+        if missing:
+            raise UserError("sections are missing", saw=f"no {', no '.join(missing)}      ({path})", fix=f"add each as a line of its own: `{missing[0]}: {{}}`")
+        return params
