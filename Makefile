@@ -13,6 +13,7 @@ setup: ## install everything into .venv, once (PUFFERFISH_TORCH=cpu, cu126, ... 
 	@$(PYTHON) -I pufferfish/cli/bootstrap.py
 
 repro: setup ## train a language model within `budget.time` of params.yaml, evaluate and export it
+	@$(BIN)/pufferfish check
 	@PATH="$(BIN):$$PATH" $(BIN)/dvc repro
 	@$(BIN)/pufferfish summary
 

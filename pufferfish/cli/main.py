@@ -16,6 +16,7 @@ from pufferfish.base.errors import UserError
 from pufferfish.base.stage import EXIT_INTERRUPTED, EXIT_USER_ERROR
 
 COMMANDS = {
+    "check": "whether params.yaml is right",
     "doctor": "what this machine has, what is missing, and what may be cleaned up",
     "plan": "what would be trained for a budget, and how good it would be, without training",
     "generate": "continue a text with the trained model",
