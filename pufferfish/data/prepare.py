@@ -65,6 +65,8 @@ def prepare_subset(plan: DataPlan, folder: Path, report: Callable[[str], None]) 
         f"split: {train.num_documents} documents ({format_bytes(train.num_bytes)}) to learn from, "
         f"{validation.num_documents} ({format_bytes(validation.num_bytes)}) to measure on"
     )
+    for line in _left_out(plan, train, validation):
+        report(line)
     with _folder_in_place(folder) as unfinished:
         tokenizer = _train_tokenizer(plan, train, report)
         tokenizer.save(str(unfinished / shards.TOKENIZER))
@@ -104,6 +106,13 @@ def split(plan: DataPlan) -> tuple[Side, Side]:
     own = open_validation(plan.validation_path)
     measured = catalog(own.documents(), plan.seed)
     return Side(source, documents, not_in(documents, measured)), Side(own, measured, np.ones(len(measured), dtype=bool))
+
+
+def _left_out(plan: DataPlan, train: Side, validation: Side) -> Iterator[str]:
+    if plan.validation_path and train.num_documents < len(train.documents):
+        yield f"left out of the training text: {len(train.documents) - train.num_documents} documents that are in the validation text too"
+    if validation.num_bytes > plan.max_validation_bytes:
+        yield f"measured on: a part of the validation text of {format_bytes(plan.max_validation_bytes)}, from everywhere in it"
 
 
 def write_shard(path: Path, pieces: Iterable[Piece], tokenizer: Tokenizer, dtype: str) -> Shard:

@@ -1,0 +1,242 @@
+"""From text to token files, as the plan asks, and what is said when that cannot be."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pufferfish.base.errors import UserError
+from pufferfish.data import prepare, shards
+from pufferfish.data.corpus import inspect_corpus
+from pufferfish.data.prepare import prepare_subset
+from pufferfish.data.tokenizer import SEPARATOR, load_tokenizer
+from pufferfish.schema.params import DataParams
+from pufferfish.schema.plan import DataPlan
+
+OUT = Path("artifacts/subset")
+
+
+@pytest.fixture(autouse=True)
+def in_own_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+def document(number: int) -> str:
+    source = random.Random(number)
+    words = [f"{first}{second}" for first in ("ba", "ke", "lo", "mi", "nu") for second in ("ra", "se", "to", "vu", "xy", "zo")]
+    return f"document {number}\r\n" + "".join(" ".join(source.choices(words, k=source.randint(3, 9))) + " 🐡\n" for _ in range(source.randint(5, 25)))
+
+
+def write_texts(folder: str, numbers: range) -> None:
+    Path(folder).mkdir(exist_ok=True)
+    for number in numbers:
+        Path(folder, f"{number:03d}.txt").write_bytes(document(number).encode())
+
+
+def plan_for(data: DataParams, **changes) -> DataPlan:
+    corpus = inspect_corpus(data)
+    settings = {
+        "source": data.source,
+        "path": data.path,
+        "corpus": corpus.content,
+        "validation_path": corpus.validation_path,
+        "validation_content": corpus.validation_content,
+        "validation_share": 0.1,
+        "max_validation_bytes": 10**6,
+        "vocab_size": 301,
+        "tokenizer_bytes": 9_000,
+        "train_bytes": 10**9,
+        "seed": 0,
+    }
+    return DataPlan(**{**settings, **changes})
+
+
+def prepared(data: DataParams, **changes) -> tuple[shards.Subset, list[str]]:
+    lines: list[str] = []
+    return prepare_subset(plan_for(data, **changes), OUT, lines.append), lines
+
+
+def decoded(shard: shards.Shard, subset: shards.Subset) -> list[str]:
+    ids = shards.open_tokens(OUT, shard, subset.token_dtype)
+    tokenizer = load_tokenizer(OUT / "tokenizer.json")
+    assert ids[0] == subset.separator_id
+    return tokenizer.decode(ids.tolist(), skip_special_tokens=False).split(SEPARATOR)[1:]
+
+
+def test_every_document_is_on_one_side_after_one_separator_and_nothing_is_padding():
+    write_texts("texts", range(80))
+    subset, _ = prepared(DataParams(source="text", path="texts"))
+    train, validation = decoded(subset.train, subset), decoded(subset.validation, subset)
+    assert sorted(train + validation) == sorted(document(number) for number in range(80))
+    assert set(train).isdisjoint(validation)
+    assert (len(train), len(validation)) == (subset.train.num_documents, subset.validation.num_documents)
+    assert subset.train.num_bytes == sum(len(text.encode()) for text in train) == subset.corpus_train_bytes
+    assert subset.bytes_per_token == subset.train.num_bytes / subset.train.num_tokens
+    total = subset.train.num_bytes + subset.validation.num_bytes
+    assert 0.07 < subset.validation.num_bytes / total <= 0.1
+
+
+def test_the_raw_validation_text_stands_beside_its_tokens():
+    write_texts("texts", range(80))
+    subset, _ = prepared(DataParams(source="text", path="texts"))
+    assert shards.read_validation_text(OUT) == decoded(subset.validation, subset)
+    assert (OUT / "validation.txt").stat().st_size == subset.validation.num_bytes
+
+
+def test_the_manifest_vouches_for_the_files():
+    write_texts("texts", range(80))
+    subset, lines = prepared(DataParams(source="text", path="texts"))
+    assert shards.verify_subset(OUT) == shards.load_subset(OUT) == subset
+    assert subset.token_dtype == "uint16"
+    assert "80" not in lines[0]
+    assert [line.split(":")[0] for line in lines] == ["split", "encoded", "vocabulary"]
+    assert not list(Path("artifacts").glob(".*"))
+
+
+def test_the_same_plan_gives_the_same_bytes_and_another_seed_another_split():
+    write_texts("texts", range(80))
+    first, _ = prepared(DataParams(source="text", path="texts"))
+    again, _ = prepared(DataParams(source="text", path="texts"))
+    other, _ = prepared(DataParams(source="text", path="texts"), seed=1)
+    assert first == again
+    assert first.validation.sha256 != other.validation.sha256
+
+
+def test_only_the_planned_bytes_are_encoded_and_they_come_from_all_over():
+    write_texts("texts", range(80))
+    whole, _ = prepared(DataParams(source="text", path="texts"))
+    part, _ = prepared(DataParams(source="text", path="texts"), train_bytes=8_000)
+    assert 7_990 < part.train.num_bytes <= 8_000
+    assert part.validation == whole.validation
+    assert part.tokenizer_sha256 == whole.tokenizer_sha256
+    assert part.corpus_train_bytes == whole.train.num_bytes
+    numbers = [int(text.split()[1]) for text in decoded(part.train, part)]
+    assert numbers == sorted(numbers)
+    assert {number // 20 for number in numbers} == {0, 1, 2, 3}
+
+
+def test_batches_do_not_change_the_tokens(monkeypatch):
+    write_texts("texts", range(30))
+    whole, _ = prepared(DataParams(source="text", path="texts"))
+    monkeypatch.setattr(prepare, "BATCH_BYTES", 700)
+    assert prepared(DataParams(source="text", path="texts"))[0] == whole
+
+
+def test_the_users_validation_text_is_honoured_and_kept_out_of_training():
+    write_texts("texts", range(40))
+    write_texts("own", range(33, 45))
+    subset, lines = prepared(DataParams(source="text", path="texts", validation="own"))
+    assert decoded(subset.validation, subset) == [document(number) for number in range(33, 45)]
+    assert decoded(subset.train, subset) == [document(number) for number in range(33)]
+    assert "left out of the training text: 7 documents" in lines[1]
+
+
+def test_a_large_validation_text_is_measured_in_part_and_that_is_said():
+    write_texts("texts", range(40))
+    write_texts("own", range(50, 80))
+    subset, lines = prepared(DataParams(source="text", path="texts", validation="own"), max_validation_bytes=5_000)
+    assert 4_990 < subset.validation.num_bytes <= 5_000
+    assert shards.read_validation_text(OUT) == decoded(subset.validation, subset)
+    assert any("a part of the validation text" in line for line in lines)
+
+
+def test_a_separator_spelled_out_in_a_document_is_text():
+    write_texts("texts", range(20))
+    Path("texts/spelled.txt").write_text(f"one{SEPARATOR}two")
+    subset, _ = prepared(DataParams(source="text", path="texts"))
+    ids = np.concatenate([shards.open_tokens(OUT, shard, subset.token_dtype) for shard in (subset.train, subset.validation)])
+    assert (ids == subset.separator_id).sum() == 21
+
+
+def test_a_large_vocabulary_has_wider_ids():
+    assert shards.token_dtype(65_536) == "uint16"
+    assert shards.token_dtype(65_537) == "uint32"
+
+
+def test_a_sample_too_small_for_the_vocabulary_grows_and_that_is_said():
+    write_texts("texts", range(80))
+    subset, lines = prepared(DataParams(source="text", path="texts"), tokenizer_bytes=300, vocab_size=330)
+    assert load_tokenizer(OUT / "tokenizer.json").get_vocab_size() == subset.vocab_size == 330
+    assert any("too few for a vocabulary of 330" in line for line in lines)
+
+
+def test_a_vocabulary_that_the_text_cannot_fill_is_refused_with_the_reachable_size():
+    write_texts("texts", range(10))
+    with pytest.raises(UserError, match="too small for a vocabulary of 9000") as error:
+        prepared(DataParams(source="text", path="texts"), vocab_size=9000)
+    assert "set `data.vocab_size` to at most" in error.value.fix
+    assert not OUT.exists()
+    assert not list(Path("artifacts").iterdir())
+
+
+@pytest.mark.parametrize("changed", ["data.path", "data.validation"])
+def test_text_that_changed_since_the_plan_is_refused(changed):
+    write_texts("texts", range(20))
+    write_texts("own", range(30, 40))
+    plan = plan_for(DataParams(source="text", path="texts", validation="own"))
+    Path("texts" if changed == "data.path" else "own", "new.txt").write_text("a new document")
+    with pytest.raises(UserError, match="changed since the plan") as error:
+        prepare_subset(plan, OUT, print)
+    assert changed in error.value.saw
+    assert "dvc repro" in error.value.fix
+
+
+def test_a_finished_subset_survives_a_failure_and_left_overs_are_removed(monkeypatch):
+    write_texts("texts", range(20))
+    subset, _ = prepared(DataParams(source="text", path="texts"))
+    Path("artifacts/.subset.1-abc.tmp").mkdir()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepare, "write_shard", full)
+    with pytest.raises(UserError, match="cannot be written") as error:
+        prepared(DataParams(source="text", path="texts"), seed=1)
+    assert "No space left" in error.value.saw
+    assert shards.verify_subset(OUT) == subset
+    assert [path.name for path in Path("artifacts").iterdir()] == ["subset"]
+
+
+def spoil(path: Path, content: bytes | None) -> None:
+    path.unlink() if content is None else path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["train.bin", "validation.bin", "validation.txt", "tokenizer.json", "validation_documents.json", "manifest.json"])
+def test_a_missing_file_is_named(name):
+    write_texts("texts", range(20))
+    prepared(DataParams(source="text", path="texts"))
+    spoil(OUT / name, None)
+    with pytest.raises(UserError) as error:
+        shards.load_subset(OUT)
+    assert name in error.value.saw
+    assert "prepare-subset" in error.value.fix
+
+
+def test_changed_tokens_are_found():
+    write_texts("texts", range(20))
+    subset, _ = prepared(DataParams(source="text", path="texts"))
+    content = bytearray((OUT / "train.bin").read_bytes())
+    content[40] ^= 1
+    spoil(OUT / "train.bin", bytes(content))
+    assert shards.load_subset(OUT) == subset
+    with pytest.raises(UserError, match="was changed"):
+        shards.verify_subset(OUT)
+    spoil(OUT / "train.bin", bytes(content[:-2]))
+    for read in (lambda: shards.load_subset(OUT), lambda: shards.open_tokens(OUT, subset.train, "uint16")):
+        with pytest.raises(UserError, match="was changed") as error:
+            read()
+        assert f"written were {2 * subset.train.num_tokens}" in error.value.saw
+
+
+def test_the_stage_runs_from_the_plan():
+    stage = Path(__file__).parents[1] / "stages" / "prepare_subset.py"
+    missing = subprocess.run([sys.executable, stage], capture_output=True, text=True, env={**os.environ, "DVC_ROOT": str(Path.cwd())})
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("prepare-subset: artifacts/plan.json is missing\n  saw:")
+    assert json.dumps(missing.stdout) == '""'

@@ -1,0 +1,192 @@
+"""Where text comes from, and what is said when it is not text."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from pufferfish.base import registry
+from pufferfish.base.errors import UserError
+from pufferfish.data.corpus import MIN_BYTES, inspect_corpus
+from pufferfish.data.sources.stdlib import StdlibSource
+from pufferfish.data.sources.text import TextSource
+from pufferfish.schema.params import DataParams
+
+PROSE = "All happy families are alike; each unhappy family is unhappy in its own way.\n" * 40
+
+
+@pytest.fixture(autouse=True)
+def in_own_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+def write(path: str, content: str | bytes) -> Path:
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
+def test_the_standard_library_is_real_text_without_tests_and_installed_packages():
+    documents = dict(StdlibSource().documents())
+    names = list(documents)
+    assert documents["textwrap.py"].startswith('"""Text wrapping')
+    assert {"json/decoder.py", "asyncio/base_events.py"} <= set(names)
+    parts = {part for name in names for part in Path(name).parts}
+    assert parts.isdisjoint({"site-packages", "test", "tests", "idle_test", "lib2to3"})
+    assert sum(len(text.encode()) for text in documents.values()) > 8_000_000
+    assert names == [name for name, _ in StdlibSource().documents()]
+
+
+def test_a_python_without_library_sources_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "python311.zip"))
+    with pytest.raises(UserError, match="without its library's source text"):
+        StdlibSource().files()
+
+
+def test_a_file_holds_one_document_per_line_and_blank_lines_are_none():
+    write("lines.txt", b"\xef\xbb\xbffirst\r\n\n  \nsecond \xf0\x9f\x90\xa1\nlast without an end")
+    assert list(TextSource("lines.txt").documents()) == [("lines.txt:1", "first"), ("lines.txt:4", "second 🐡"), ("lines.txt:5", "last without an end")]
+
+
+def test_a_folder_holds_one_document_per_file_sorted_and_as_it_is():
+    write("texts/b.md", b"\xef\xbb\xbfwith a mark\r\nand CRLF\r\n")
+    write("texts/a/z.txt", "deeper")
+    write("texts/blank.txt", " \n")
+    write("texts/.hidden", "no")
+    write("texts/.git/config", "no")
+    os.mkfifo("texts/pipe")
+    assert list(TextSource("texts").documents()) == [("a/z.txt", "deeper"), ("b.md", "with a mark\r\nand CRLF\r\n")]
+
+
+def test_links_are_followed_but_not_in_circles():
+    write("texts/inner/a.txt", "one")
+    write("elsewhere/b.txt", "two")
+    os.symlink("..", "texts/inner/up")
+    os.symlink("../elsewhere", "texts/other")
+    assert [text for _, text in TextSource("texts").documents()] == ["one", "two"]
+
+
+def test_a_relative_path_starts_at_the_checkout_when_dvc_works_in_a_copy(tmp_path, monkeypatch):
+    write("texts/a.txt", "one")
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    assert [text for _, text in TextSource("texts").documents()] == ["one"]
+
+
+BAD = {
+    "missing": ({}, {"path": "nowhere.txt"}, "no such text", "data.path: nowhere.txt"),
+    "empty file": ({"t": b""}, {"path": "t"}, "empty", "data.path: t"),
+    "blank file": ({"t": b" \n\r\n\t"}, {"path": "t"}, "blank", "data.path: t"),
+    "empty folder": ({"t/.hidden": b"x" * 5000}, {"path": "t"}, "holds no text", "no files"),
+    "folder of empty files": ({"t/a": b"", "t/b": b""}, {"path": "t"}, "holds no text", "2 files, all empty"),
+    "single line": ({"t": PROSE.replace("\n", " ").encode()}, {"path": "t"}, "cannot be split", "a single document"),
+    "single file in a folder": ({"t/a": PROSE.encode()}, {"path": "t"}, "cannot be split", "a single document"),
+    "only copies": ({"t/a": PROSE.encode(), "t/b": PROSE.encode()}, {"path": "t"}, "cannot be split", "only copies"),
+    "too little": ({"t": b"one\ntwo\n"}, {"path": "t"}, "too little", "8 B in 1 file"),
+    "binary": ({"t/a": PROSE.encode(), "t/b.png": b"\x89PNG\n"[1:] + b"\x00\x01"}, {"path": "t"}, "binary", "byte offset 4, line 2      (t/b.png)"),
+    "binary far in": ({"t": PROSE.encode() * 600 + b"\n\0"}, {"path": "t"}, "binary", f"byte offset {len(PROSE) * 600 + 1}, line 24002"),
+    "latin-1": ({"t": PROSE.encode() + b"caf\xe9 noir\n"}, {"path": "t"}, "not UTF-8", f"byte 0xe9 at byte offset {len(PROSE) + 3}, line 41"),
+    "cut character": ({"t": PROSE.encode() + b"\xf0\x9f"}, {"path": "t"}, "not UTF-8", f"byte 0xf0 at byte offset {len(PROSE)}, line 41"),
+    "utf-16": ({"t": PROSE.encode("utf-16")}, {"path": "t"}, "UTF-16", "byte order mark"),
+    "own validation missing": ({"t": PROSE.encode()}, {"path": "t", "validation": "v"}, "no such text", "data.validation: v"),
+    "own validation too little": ({"t": PROSE.encode(), "v": b"so short\n"}, {"path": "t", "validation": "v"}, "too little to measure", "9 bytes"),
+    "own validation binary": ({"t": PROSE.encode(), "v": b"\0" * 500}, {"path": "t", "validation": "v"}, "binary", "(v)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_text_is_refused_with_its_place_and_a_way_out(case):
+    files, settings, what, saw = BAD[case]
+    for path, content in files.items():
+        write(path, content)
+    with pytest.raises(UserError) as error:
+        inspect_corpus(DataParams(source="text", **settings))
+    assert what in error.value.what
+    assert saw.replace("(t", f"({Path.cwd()}/t") in error.value.saw or saw in error.value.saw
+    assert error.value.fix
+
+
+def test_the_documents_themselves_refuse_what_the_inspection_refuses():
+    for content in (b"good\n\0bad", b"good\nb\xffd"):
+        write("t", content)
+        write("folder/t", content)
+        for path in ("t", "folder"):
+            with pytest.raises(UserError, match=r"binary|UTF-8"):
+                list(TextSource(path).documents())
+
+
+def test_a_link_that_leads_nowhere_is_named():
+    write("t/a.txt", PROSE)
+    os.symlink("nowhere", "t/b.txt")
+    with pytest.raises(UserError) as error:
+        inspect_corpus(DataParams(source="text", path="t"))
+    assert "t/b.txt" in error.value.saw
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_an_unreadable_file_is_named():
+    write("t/a.txt", PROSE).chmod(0)
+    with pytest.raises(UserError) as error:
+        inspect_corpus(DataParams(source="text", path="t"))
+    assert "t/a.txt" in error.value.saw
+
+
+def test_the_same_text_has_the_same_identity_and_any_change_another():
+    write("t/a.txt", PROSE)
+    write("t/b.txt", PROSE + "another end")
+    data = DataParams(source="text", path="t")
+    first = inspect_corpus(data)
+    assert first.num_bytes == 2 * len(PROSE) + 11
+    assert first.num_files == 2
+    assert inspect_corpus(data) == first
+    Path("t").rename("moved")
+    assert inspect_corpus(DataParams(source="text", path="moved")).content == first.content
+    write("moved/b.txt", PROSE + "another END")
+    assert inspect_corpus(DataParams(source="text", path="moved")).content != first.content
+
+
+def test_unchanged_files_are_not_read_again(monkeypatch):
+    write("t/a.txt", PROSE)
+    write("t/b.txt", PROSE + "more")
+    first = inspect_corpus(DataParams(source="text", path="t"))
+
+    def refuse(files):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr("pufferfish.data.corpus.digest_texts", refuse)
+    assert inspect_corpus(DataParams(source="text", path="t")) == first
+    write("t/c.txt", "new")
+    with pytest.raises(AssertionError, match="read again"):
+        inspect_corpus(DataParams(source="text", path="t"))
+
+
+def test_a_broken_memory_is_written_anew():
+    write("t", PROSE + "another line")
+    write(".pufferfish/corpus.json", "{broken")
+    first = inspect_corpus(DataParams(source="text", path="t"))
+    write(".pufferfish/corpus.json", "[]")
+    assert inspect_corpus(DataParams(source="text", path="t")) == first
+
+
+def test_own_validation_text_allows_a_single_document():
+    write("t/a.txt", PROSE)
+    write("v.txt", PROSE[:300])
+    corpus = inspect_corpus(DataParams(source="text", path="t", validation="v.txt"))
+    assert (corpus.validation_path, corpus.validation_bytes) == ("v.txt", 300)
+    assert len(PROSE) > MIN_BYTES
+
+
+def test_looking_at_the_text_imports_no_heavy_library():
+    code = "import sys; from pufferfish.data import corpus; corpus.open_source('stdlib', '').files(); corpus.open_validation('x')"
+    code += "; print([name for name in ('numpy', 'torch', 'tokenizers') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_menu_leads_to_the_sources():
+    assert registry.load("source", "stdlib") is StdlibSource
+    assert registry.load("source", "text") is TextSource
