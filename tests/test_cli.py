@@ -55,7 +55,8 @@ def test_help_names_every_command_and_imports_none(monkeypatch, capsys):
     monkeypatch.setattr(cli, "command_module", lambda name: pytest.fail(f"imported {name}"))
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--help"])
-    assert all(name in capsys.readouterr().out for name in cli.COMMANDS)
+    said = capsys.readouterr().out
+    assert all(name in said for name in cli.COMMANDS)
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
