@@ -30,12 +30,14 @@ class Artifact(Strict):
         """16 hex digits that name this content."""
         return digest(self.model_dump(mode="json"))
 
-    def save(self, path: Path) -> None:
-        """Write the file if its content changed, atomically; the same content leaves the same bytes and date."""
+    def save(self, path: Path) -> bool:
+        """Write the file if its content changed, atomically, and return whether it did; the same content leaves the same bytes and date."""
         content = {"schema_version": self.SCHEMA_VERSION, "identity": self.identity, **self.model_dump(mode="json")}
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        if not path.exists() or path.read_text("utf-8") != text:
+        is_new = not path.exists() or path.read_text("utf-8") != text
+        if is_new:
             atomic.write_text(path, text)
+        return is_new
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -1,0 +1,62 @@
+"""Whether the machine is in a state to work: enough memory and disk, nobody else at it. Asked anew each time, never part of its identity."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pufferfish.base.units import format_bytes
+from pufferfish.probe import nvidia
+from pufferfish.schema.hardware import Fingerprint
+
+ADVISED_MEMORY_BYTES = 8 * 10**9
+ADVISED_DISK_BYTES = 10 * 10**9
+BUSY_SHARE = 0.3  # of the cores, taken by others
+
+
+def advice(fingerprint: Fingerprint, *, folder: Path, nvml: Any, environment: Mapping[str, str]) -> list[str]:
+    """What the user should know before training here, one sentence each; empty where all is well."""
+    found = [memory_advice(fingerprint), disk_advice(folder), load_advice(fingerprint), *gpu_advice(nvml, environment)]
+    return [sentence for sentence in found if sentence]
+
+
+def memory_advice(fingerprint: Fingerprint) -> str:
+    """Less memory than advised."""
+    if fingerprint.memory_bytes >= ADVISED_MEMORY_BYTES:
+        return ""
+    return f"{format_bytes(fingerprint.memory_bytes)} of memory; {format_bytes(ADVISED_MEMORY_BYTES)} are advised"
+
+
+def disk_advice(folder: Path) -> str:
+    """Less free disk than advised."""
+    free_bytes = shutil.disk_usage(folder).free
+    return "" if free_bytes >= ADVISED_DISK_BYTES else f"{format_bytes(free_bytes)} free on the disk; {format_bytes(ADVISED_DISK_BYTES)} are advised"
+
+
+def load_advice(fingerprint: Fingerprint) -> str:
+    """Other processes keep the cores busy: the mean number of running threads over the last minute, without our own."""
+    running = os.getloadavg()[0]
+    if running < BUSY_SHARE * (psutil.cpu_count() or 1):
+        return ""
+    return f"other programs keep {running:.1f} of {psutil.cpu_count()} cores busy: what is measured and trained now is slower than it could be"
+
+
+def gpu_advice(nvml: Any, environment: Mapping[str, str]) -> list[str]:
+    """Other processes on the visible NVIDIA devices."""
+    if nvml is None:
+        return []
+    try:
+        states = nvidia.gpu_states(nvml, environment)
+    except nvml.NVMLError:
+        return []
+    return [
+        f"process {process} uses {format_bytes(num_bytes or 0)} of {state.name}"
+        for state in states
+        for process, num_bytes in state.processes
+        if process != os.getpid()
+    ]
