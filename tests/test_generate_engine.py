@@ -17,7 +17,7 @@ TEXTS = ["déjà vu", "👩‍👩‍👧 and 한글", "tab\tnew\r\nline", "", "
 
 def toy_tokenizer():
     """One token for each byte and the separator: every character beyond ASCII takes several tokens."""
-    vocabulary = {symbol: byte for symbol, byte in byte_alphabet().items()} | {"<|endoftext|>": SEPARATOR_ID}
+    vocabulary = byte_alphabet() | {"<|endoftext|>": SEPARATOR_ID}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()

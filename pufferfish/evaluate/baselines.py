@@ -1,4 +1,4 @@
-"""What a language model must beat, in bits per byte of the same validation text: a uniform byte, token frequencies, two compressors; the 5-gram has a file of its own.
+"""What a language model must beat, in bits per byte of the same validation text: a uniform byte, compressors, token frequencies, a 5-gram.
 
 Each is a proper code: its probabilities sum to one. Token models are scored as the model is: every token but the very first, once.
 """
@@ -49,17 +49,15 @@ def ngram_bpb(train_N: np.ndarray, validation_N: np.ndarray, *, vocab_size: int,
     return float(nats_N[1:].sum()) / (math.log(2) * num_bytes)
 
 
-def measure_baselines(
-    train_N: np.ndarray, validation_N: np.ndarray, text: bytes, *, vocab_size: int, num_bytes: int, say: Callable[[str], None]
-) -> list[Baseline]:
-    """All baselines, from the weakest kind to the strongest. `train_N`, `validation_N`: token ids; `text`: the raw validation text; `say` hears what each cost.
+def measure_baselines(train_N: np.ndarray, validation_N: np.ndarray, text: bytes, *, vocab_size: int, say: Callable[[str], None]) -> list[Baseline]:
+    """All baselines. `train_N` and `validation_N` are token ids, `text` is the raw validation text, `say` hears what each cost.
 
     The n-gram learns from the first `MAX_TRAIN_TOKENS` tokens, and its name says how many there were.
     """
     seen_N = train_N[:MAX_TRAIN_TOKENS]
-    sizes = {"vocab_size": vocab_size, "num_bytes": num_bytes}
+    sizes = {"vocab_size": vocab_size, "num_bytes": len(text)}
     parts: list[tuple[str, Callable[[], float]]] = [
-        ("uniform byte", uniform_bpb),
+        ("uniform", uniform_bpb),
         ("zlib", lambda: zlib_bpb(text)),
         ("lzma", lambda: lzma_bpb(text)),
         ("unigram", lambda: unigram_bpb(train_N, validation_N, **sizes)),

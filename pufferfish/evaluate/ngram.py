@@ -34,10 +34,11 @@ class KneserNey:
 
     def __init__(self, train_N: np.ndarray, *, vocab_size: int, order: int) -> None:
         """`train_N` holds token ids below `vocab_size`."""
-        assert order >= 2 and 0 < len(train_N) <= MAX_TOKENS and vocab_size <= MAX_VOCAB_SIZE
+        assert 2 <= order <= len(train_N) <= MAX_TOKENS
+        assert vocab_size <= MAX_VOCAB_SIZE
         self.vocab_size = vocab_size
         self.orders: list[Order] = []
-        ranks_N = np.zeros(len(train_N), np.int64)  # of the (n-1)-gram that ends before each token; one empty context
+        ranks_N = previous_N = np.zeros(len(train_N), np.int64)  # of the (n-1)-gram before each token; there is one empty context
         num_contexts = 1
         found = []
         for length in range(1, order + 1):

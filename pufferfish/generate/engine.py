@@ -10,12 +10,11 @@ from collections.abc import Iterator
 import torch
 from tokenizers import Tokenizer
 
+from pufferfish.data.tokenizer import SEPARATOR
 from pufferfish.generate.sample import Sampling, sample_token
 from pufferfish.generate.text import TextStream
 from pufferfish.model.cache import KeyValueCache
 from pufferfish.model.transformer import Decoder
-
-SEPARATOR = "<|endoftext|>"
 
 
 class Engine:

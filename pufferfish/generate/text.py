@@ -8,7 +8,10 @@ from tokenizers import Tokenizer
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The characters that stand for the 256 bytes in a byte-level vocabulary (GPT-2, Radford et al. 2019): printable ones for themselves, the rest from U+0100 on."""
+    """The characters that stand for the 256 bytes in a byte-level vocabulary (GPT-2, Radford et al., 2019).
+
+    Printable ones stand for themselves, the others have characters from U+0100 on.
+    """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}

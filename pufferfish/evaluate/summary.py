@@ -1,0 +1,89 @@
+"""The whole evaluation: the model's score, what it beats, samples; as one artifact and as a few lines for the screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from pufferfish.base.errors import UserError
+from pufferfish.data.shards import VALIDATION_TEXT, load_subset, open_tokens
+from pufferfish.data.tokenizer import load_tokenizer
+from pufferfish.evaluate.baselines import measure_baselines
+from pufferfish.evaluate.samples import write_samples
+from pufferfish.evaluate.validation import Validation, as_trained, evaluate_validation
+from pufferfish.generate.engine import Engine
+from pufferfish.model.load import load_model
+from pufferfish.schema.params import EvaluateParams
+from pufferfish.schema.plan import Plan
+from pufferfish.schema.reports import Baseline, Evaluation, Outcome
+
+Say = Callable[[str], None]
+
+
+def evaluate_model(params: EvaluateParams, model_folder: Path, subset_folder: Path, *, say: Say) -> tuple[Evaluation, str]:
+    """The evaluation and the samples as Markdown. `say` hears what each part cost.
+
+    Raises UserError if the model was trained on another subset, if its device is gone, or if files are missing or changed.
+    """
+    outcome, subset = Outcome.load(model_folder / "outcome.json"), load_subset(subset_folder)
+    if outcome.subset != subset.identity:
+        saw = f"subset {subset.identity}, trained on {outcome.subset}"
+        raise UserError("the model was trained on another text", saw=saw, fix="run `dvc repro`")
+    device = Plan.load(model_folder / "plan.json").train.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("the model is evaluated where it was trained", saw="no CUDA device", fix="run `dvc repro`: another machine has another plan")
+    train_N, validation_N = (open_tokens(subset_folder, shard, subset.token_dtype) for shard in (subset.train, subset.validation))
+    text = (subset_folder / VALIDATION_TEXT).read_bytes()
+    with timed("model loaded", say):
+        model, plan = load_model(model_folder, device=device)
+    with timed("samples", say):
+        samples = write_samples(Engine(model, load_tokenizer(model_folder / "tokenizer.json")), params)
+    with timed(f"{len(validation_N)} tokens of validation text in {plan.train.dtype}", say):
+        validation = evaluate_validation(as_trained(model, plan.train), validation_N, num_bytes=len(text))
+    baselines = measure_baselines(train_N, validation_N, text, vocab_size=subset.vocab_size, say=say)
+    return make_evaluation(validation, baselines, plan=plan, weights_sha256=outcome.weights_sha256), samples
+
+
+@contextmanager
+def timed(name: str, say: Say) -> Iterator[None]:
+    """Say how long the block took."""
+    start_s = time.perf_counter()
+    yield
+    say(f"{name} ({time.perf_counter() - start_s:.2f} s)")
+
+
+def make_evaluation(validation: Validation, baselines: list[Baseline], *, plan: Plan, weights_sha256: str) -> Evaluation:
+    """Everything that was found, beside what the plan expected."""
+    return Evaluation(
+        weights_sha256=weights_sha256,
+        val_bpb=validation.bpb,
+        val_loss_nats=validation.loss_nats,
+        perplexity=validation.perplexity,
+        num_tokens=validation.num_tokens,
+        num_bytes=validation.num_bytes,
+        forecast_bpb=plan.forecast.val_bpb,
+        baselines=baselines,
+    )
+
+
+def tracked_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """What the tracking room stores, by name."""
+    metrics = {
+        "evaluation/val_bpb": evaluation.val_bpb,
+        "evaluation/val_loss_nats": evaluation.val_loss_nats,
+        "evaluation/perplexity": evaluation.perplexity,
+        "evaluation/forecast_error": evaluation.val_bpb / evaluation.forecast_bpb - 1,
+    }
+    return metrics | {f"baseline/{baseline.name.split(' ')[0]}": baseline.bpb for baseline in evaluation.baselines}
+
+
+def describe(evaluation: Evaluation) -> str:
+    """The scores from the worst to the best, in bits per byte."""
+    scores = [*((baseline.bpb, baseline.name) for baseline in evaluation.baselines), (evaluation.val_bpb, "this model")]
+    rows = [f"  {bpb:7.4f}  {name}" for bpb, name in sorted(scores, reverse=True)]
+    forecast = f"forecast {evaluation.forecast_bpb:.4f}, perplexity {evaluation.perplexity:.2f} per token"
+    return "\n".join([f"evaluate: {evaluation.val_bpb:.4f} bits per byte ({forecast})", *rows])

@@ -1,0 +1,38 @@
+"""evaluate: bits per byte of the whole validation text, what that beats, and samples.
+
+reads   params.yaml   artifacts/subset/   artifacts/model/
+writes  artifacts/evaluation.json   artifacts/samples.md
+"""
+
+from pufferfish.base import atomic, paths
+from pufferfish.base.runtime import ensure_runtime
+from pufferfish.base.stage import stage
+from pufferfish.base.units import format_duration
+from pufferfish.schema.params import Params
+from pufferfish.schema.plan import Plan
+from pufferfish.schema.reports import Outcome
+
+
+@stage("evaluate")
+def main() -> None:
+    params = Params.load(paths.PARAMS).evaluate
+    plan, outcome = Plan.load(paths.MODEL / "plan.json"), Outcome.load(paths.MODEL / "outcome.json")
+    ensure_runtime(plan.train.num_threads)
+
+    from pufferfish.track.store import experiment_name
+    from pufferfish.track.tracker import Tracker
+
+    with Tracker.start(outcome.run_key, experiment=experiment_name(), run_name=format_duration(plan.budget.total_s), is_resumed=False) as tracker:
+        from pufferfish.evaluate.summary import describe, evaluate_model, tracked_metrics  # torch arrives here
+
+        evaluation, samples = evaluate_model(params, paths.MODEL, paths.SUBSET, say=print)
+        evaluation.save(paths.EVALUATION)
+        atomic.write_text(paths.SAMPLES, samples)
+        tracker.metrics(tracked_metrics(evaluation), outcome.num_steps)
+        tracker.artifact(paths.EVALUATION)
+        tracker.artifact(paths.SAMPLES)
+        print(describe(evaluation))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Every token but the first is predicted once, and the sum is that of a plain loop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pufferfish.evaluate.samples import fenced
+from pufferfish.evaluate.validation import evaluate_validation
+from pufferfish.model.transformer import Decoder
+from pufferfish.schema.plan import ModelPlan
+
+VOCAB_SIZE, SEQ_LEN = 29, 10
+
+
+def toy_model():
+    plan = ModelPlan(
+        vocab_size=VOCAB_SIZE,
+        num_layers=2,
+        d_model=24,
+        num_heads=3,
+        num_kv_heads=1,
+        head_dim=8,
+        d_ff=20,
+        seq_len=SEQ_LEN,
+        rope_theta=500.0,
+        norm_eps=1e-5,
+        is_tied=False,
+        has_qk_norm=False,
+    )
+    model = Decoder(plan).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.4
+    return model
+
+
+def toy_tokens(length):
+    return np.random.default_rng(length).integers(0, VOCAB_SIZE, length).astype(np.uint16)
+
+
+def slow_nats(model, tokens):
+    """One token after the other, in windows of `SEQ_LEN`."""
+    total = 0.0
+    for place in range(1, len(tokens)):
+        start = (place - 1) // SEQ_LEN * SEQ_LEN
+        with torch.no_grad():
+            logits = model(torch.tensor([tokens[start:place].tolist()]))[0, -1].double()
+        total -= float(torch.log_softmax(logits, dim=0)[int(tokens[place])])
+    return total
+
+
+@pytest.mark.parametrize("length", [2, 10, 11, 12, 57, 61])
+@pytest.mark.parametrize("batch_tokens", [1, 25, 4096])
+def test_every_token_but_the_first_is_predicted_once(length, batch_tokens):
+    model, tokens = toy_model(), toy_tokens(length)
+    found = evaluate_validation(model, tokens, num_bytes=3 * length, batch_tokens=batch_tokens)
+    assert found.num_tokens == length - 1
+    assert found.total_nats == pytest.approx(slow_nats(model, tokens), rel=1e-5)
+    assert found.bpb == pytest.approx(found.total_nats / math.log(2) / (3 * length))
+    assert found.perplexity == pytest.approx(math.exp(found.total_nats / (length - 1)))
+
+
+def test_a_model_that_knows_nothing_pays_the_logarithm_of_its_vocabulary():
+    model = toy_model()
+    model.lm_head.weight.data.zero_()
+    found = evaluate_validation(model, toy_tokens(300), num_bytes=299)
+    assert found.bpb == pytest.approx(math.log2(VOCAB_SIZE), rel=1e-6)
+
+
+def test_bfloat16_gives_nearly_the_same():
+    model, tokens = toy_model(), toy_tokens(400)
+    exact = evaluate_validation(model, tokens, num_bytes=400)
+    rounded = evaluate_validation(model.to(torch.bfloat16), tokens, num_bytes=400)
+    assert rounded.bpb == pytest.approx(exact.bpb, rel=0.01)
+    assert rounded.bpb != exact.bpb
+
+
+@pytest.mark.parametrize("text", ["plain", "```python\nx\n```", "a ```` b", "\x1b[31m\x00 bell\x07\r\nnext"])
+def test_samples_stay_inside_their_fence(text):
+    first, *body, last = fenced(text).split("\n")
+    assert first == last + "text"
+    assert set(last) == {"`"}
+    assert last not in "\n".join(body)
+    assert all(character.isprintable() or character == "\n" for character in "\n".join(body))
