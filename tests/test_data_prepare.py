@@ -146,6 +146,17 @@ def test_a_large_validation_text_is_measured_in_part_and_that_is_said():
     assert any("a part of the validation text" in line for line in lines)
 
 
+def test_text_that_is_many_times_the_plan_is_looked_at_in_part_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 5_000)
+    write_texts("texts", range(200))
+    subset, lines = prepared(DataParams(source="text", path="texts"), train_bytes=4_000, max_validation_bytes=1_000)
+    assert 3_990 < subset.train.num_bytes <= 4_000
+    assert set(decoded(subset.train, subset)).isdisjoint(decoded(subset.validation, subset))
+    total = sum(len(document(number).encode()) for number in range(200))
+    assert 0.9 * total < subset.corpus_train_bytes < total
+    assert any(line.startswith("looked at: ") for line in lines)
+
+
 def test_a_separator_spelled_out_in_a_document_is_text():
     write_texts("texts", range(20))
     Path("texts/spelled.txt").write_text(f"one{SEPARATOR}two")

@@ -11,6 +11,7 @@ import pytest
 from pufferfish.base import registry
 from pufferfish.base.errors import UserError
 from pufferfish.data.corpus import MIN_BYTES, inspect_corpus
+from pufferfish.data.sources.files import read_lines
 from pufferfish.data.sources.stdlib import StdlibSource
 from pufferfish.data.sources.text import TextSource
 from pufferfish.schema.params import DataParams
@@ -50,7 +51,11 @@ def test_a_python_without_library_sources_is_refused(monkeypatch, tmp_path):
 
 def test_a_file_holds_one_document_per_line_and_blank_lines_are_none():
     write("lines.txt", b"\xef\xbb\xbffirst\r\n\n  \nsecond \xf0\x9f\x90\xa1\nlast without an end")
-    assert list(TextSource("lines.txt").documents()) == [("lines.txt:1", "first"), ("lines.txt:4", "second 🐡"), ("lines.txt:5", "last without an end")]
+    assert list(TextSource("lines.txt").documents()) == [
+        ("lines.txt, byte 0", "first"),
+        ("lines.txt, byte 14", "second 🐡"),
+        ("lines.txt, byte 26", "last without an end"),
+    ]
 
 
 def test_a_folder_holds_one_document_per_file_sorted_and_as_it_is():
@@ -76,6 +81,38 @@ def test_a_relative_path_starts_at_the_checkout_when_dvc_works_in_a_copy(tmp_pat
     (tmp_path / "copy").mkdir()
     monkeypatch.chdir(tmp_path / "copy")
     assert [text for _, text in TextSource("texts").documents()] == ["one"]
+
+
+def test_a_part_of_a_long_file_is_whole_lines_from_everywhere(monkeypatch):
+    monkeypatch.setattr("pufferfish.data.sources.text.STRETCH_BYTES", 500)
+    write("lines.txt", b"\xef\xbb\xbf" + b"".join(b"line number %d\n" % number for number in range(3000)))
+    whole = TextSource("lines.txt")
+    part = list(whole.part(8_000, seed=0).documents())
+    assert set(part) < set(whole.documents())
+    assert len(set(part)) == len(part)
+    assert 7_000 < sum(len(text) + 1 for _, text in part) < 9_000
+    assert {int(text.split()[-1]) // 500 for _, text in part} == set(range(6))
+    assert part == list(whole.part(8_000, seed=0).documents()) != list(whole.part(8_000, seed=1).documents())
+    assert list(whole.part(10**6, seed=0).documents()) == list(whole.documents())
+
+
+def test_neighbouring_stretches_share_no_line_and_lose_none():
+    write("lines.txt", b"\xef\xbb\xbfone\r\n\ntwo\nthree\nfour")
+    whole = list(read_lines(Path("lines.txt")))
+    assert [text for _, text in whole] == ["one", "", "two", "three", "four"]
+    for cut in range(1, 30):
+        assert list(read_lines(Path("lines.txt"), 0, cut)) + list(read_lines(Path("lines.txt"), cut)) == whole
+
+
+def test_a_part_of_a_folder_is_some_of_its_files():
+    for number in range(60):
+        write(f"texts/{number:02d}", f"text number {number}")
+    whole = TextSource("texts")
+    part = list(whole.part(200, seed=0).documents())
+    assert 10 < len(part) < 20
+    assert part == sorted(part)
+    assert set(part) < set(whole.documents())
+    assert part == list(whole.part(200, seed=0).documents()) != list(whole.part(200, seed=1).documents())
 
 
 BAD = {

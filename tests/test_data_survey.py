@@ -9,6 +9,7 @@ from pufferfish.base.errors import UserError
 from pufferfish.data.corpus import inspect_corpus
 from pufferfish.data.sources.text import TextSource
 from pufferfish.data.survey import read_sample, survey, train_bytes_after_split
+from pufferfish.data.tokenizer import train_up_to
 from pufferfish.schema.params import DataParams
 
 
@@ -18,9 +19,9 @@ def in_own_checkout(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
 
-def write_lines(path: str, count: int) -> DataParams:
+def write_lines(path: str, count: int, num_words: int = 400) -> DataParams:
     source = random.Random(0)
-    words = ["".join(source.choices("abcdefghij🐡é", k=source.randint(2, 7))) for _ in range(400)]
+    words = ["".join(source.choices("abcdefghij🐡é", k=source.randint(2, 7))) for _ in range(num_words)]
     Path(path).write_text("".join(f"{number} " + " ".join(source.choices(words, k=13)) + "\n" for number in range(count)), "utf-8")
     return DataParams(source="text", path=path)
 
@@ -46,8 +47,9 @@ def test_vocabularies_that_the_text_cannot_fill_are_left_out():
 
 
 def test_a_larger_sample_is_tried_before_a_vocabulary_is_refused():
-    data = write_lines("lines.txt", 12_000)
-    assert [one.vocab_size for one in survey(data, inspect_corpus(data), [1000], sample_bytes=1)] == [1000]
+    data = write_lines("lines.txt", 12_000, num_words=5000)
+    assert train_up_to(read_sample(TextSource(data.path), 1, data.seed), 4000).get_vocab_size() < 4000
+    assert [one.vocab_size for one in survey(data, inspect_corpus(data), [4000], sample_bytes=1)] == [4000]
     with pytest.raises(UserError, match="too small for a vocabulary of 60000") as error:
         survey(data, inspect_corpus(data), [60_000], sample_bytes=1)
     assert "at most" in error.value.fix

@@ -21,11 +21,14 @@ from pufferfish.data.select import Piece, Selection, choose
 from pufferfish.data.sources.files import Source
 from pufferfish.data.split import Catalog, catalog, hold_back, not_in
 from pufferfish.data.tokenizer import SEPARATOR_ID, train_tokenizer, train_up_to
+from pufferfish.schema.hardware import Corpus
 from pufferfish.schema.params import DataParams
 from pufferfish.schema.plan import DataPlan
 from pufferfish.schema.reports import Shard, Subset
 
 BATCH_BYTES = 1 << 22  # text encoded at a time: bounds the memory
+MIN_DRAWN_BYTES = 64_000_000  # text up to this size is always looked at whole: a second or two
+DRAWN_FACTOR = 4  # times the planned bytes are looked at, to choose from
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,16 @@ def prepare_subset(plan: DataPlan, folder: Path, report: Callable[[str], None]) 
     folder cannot be written.
     """
     start_s = clock.now_s()
-    _check_unchanged(plan)
+    corpus = _check_unchanged(plan)
     train, validation = split(plan)
     report(
         f"split: {train.num_documents} documents ({format_bytes(train.num_bytes)}) to learn from, "
         f"{validation.num_documents} ({format_bytes(validation.num_bytes)}) to measure on"
     )
-    for line in _left_out(plan, train, validation):
+    for line in _left_out(plan, corpus, train, validation):
         report(line)
+    is_part = corpus.num_bytes > enough_bytes(plan)
+    train_bytes = round(train.num_bytes * corpus.num_bytes / train.documents.num_bytes) if is_part else train.num_bytes  # an estimate for a part
     with _folder_in_place(folder) as unfinished:
         tokenizer = _train_tokenizer(plan, train, report)
         tokenizer.save(str(unfinished / shards.TOKENIZER))
@@ -83,32 +88,42 @@ def prepare_subset(plan: DataPlan, folder: Path, report: Callable[[str], None]) 
             tokenizer_sha256=digest_file(unfinished / shards.TOKENIZER),
             train=train_shard,
             validation=validation_shard,
-            corpus_train_bytes=train.num_bytes,
+            corpus_train_bytes=train_bytes,
             bytes_per_token=train_shard.num_bytes / train_shard.num_tokens,
         )
         subset.save(unfinished / shards.MANIFEST)
-    share = train_shard.num_bytes / train.num_bytes
     report(
-        f"encoded: {format_bytes(train_shard.num_bytes)} to learn from ({share:.0%} of it) as {format_count(train_shard.num_tokens)} tokens, "
+        f"encoded: {format_bytes(train_shard.num_bytes)} to learn from ({train_shard.num_bytes / train_bytes:.0%} of it) "
+        f"as {format_count(train_shard.num_tokens)} tokens, "
         f"{format_bytes(validation_shard.num_bytes)} to measure on as {format_count(validation_shard.num_tokens)}"
     )
     report(f"vocabulary: {plan.vocab_size}, {subset.bytes_per_token:.2f} bytes per token; {clock.now_s() - start_s:.1f} s")
     return subset
 
 
+def enough_bytes(plan: DataPlan) -> int:
+    """How much text is looked at, at most."""
+    return max(MIN_DRAWN_BYTES, DRAWN_FACTOR * (plan.train_bytes + plan.max_validation_bytes))
+
+
 def split(plan: DataPlan) -> tuple[Side, Side]:
-    """The documents to learn from and those to measure on; no content is on both sides. Raises UserError if one would be empty."""
-    source = open_source(plan.source, plan.path)
+    """The documents to learn from and those to measure on; no content is on both sides. Raises UserError if one would be empty.
+
+    Of text that is many times what the plan asks for only a part is looked at, so that the price follows the plan.
+    """
+    source = open_source(plan.source, plan.path).part(enough_bytes(plan), plan.seed)
     documents = catalog(source.documents(), plan.seed)
     if not plan.validation_path:
         is_held_back_D = hold_back(documents, share=plan.validation_share, max_bytes=plan.max_validation_bytes)
         return Side(source, documents, ~is_held_back_D), Side(source, documents, is_held_back_D)
-    own = open_validation(plan.validation_path)
+    own = open_validation(plan.validation_path).part(enough_bytes(plan), plan.seed)
     measured = catalog(own.documents(), plan.seed)
     return Side(source, documents, not_in(documents, measured)), Side(own, measured, np.ones(len(measured), dtype=bool))
 
 
-def _left_out(plan: DataPlan, train: Side, validation: Side) -> Iterator[str]:
+def _left_out(plan: DataPlan, corpus: Corpus, train: Side, validation: Side) -> Iterator[str]:
+    if corpus.num_bytes > enough_bytes(plan):
+        yield f"looked at: {format_bytes(train.documents.num_bytes)} from everywhere in the text of {format_bytes(corpus.num_bytes)}"
     if plan.validation_path and train.num_documents < len(train.documents):
         yield f"left out of the training text: {len(train.documents) - train.num_documents} documents that are in the validation text too"
     if validation.num_bytes > plan.max_validation_bytes:
@@ -166,8 +181,8 @@ def _sample(plan: DataPlan, train: Side, max_bytes: int) -> Iterator[str]:
     return (piece.content.decode("utf-8") for piece in train.read(max_bytes=max_bytes, seed=plan.seed))
 
 
-def _check_unchanged(plan: DataPlan) -> None:
-    """Raises UserError if the text is not the one that was planned for."""
+def _check_unchanged(plan: DataPlan) -> Corpus:
+    """The text as it is. Raises UserError if it is not the one that was planned for."""
     corpus = inspect_corpus(
         DataParams(source=plan.source, path=plan.path, validation=plan.validation_path or "auto", vocab_size=plan.vocab_size, seed=plan.seed)
     )
@@ -179,6 +194,7 @@ def _check_unchanged(plan: DataPlan) -> None:
                 saw=f"{setting}: {where} holds {found[:12]}, planned for {planned[:12]}",
                 fix="run `dvc repro` again",
             )
+    return corpus
 
 
 @contextmanager

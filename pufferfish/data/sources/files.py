@@ -25,6 +25,9 @@ class Source(Protocol):
     def documents(self) -> Iterator[tuple[str, str]]:
         """Name and text of each document that is not blank. Raises UserError for a file that is not UTF-8 text."""
 
+    def part(self, max_bytes: int, seed: int) -> Source:
+        """About so many bytes of the documents, from everywhere, found without reading the others; or all of them."""
+
 
 def walk(folder: Path, *, skipped: frozenset[str] = frozenset(), above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
     """Regular files below a folder, sorted; hidden ones and folders with a `skipped` name are left out.
@@ -81,16 +84,23 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a file without their ends, read one by one. Raises UserError if the file is not UTF-8 text."""
+def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[int, str]]:
+    """Offset and text, without its end, of each line that begins in these bytes of the file. Raises UserError if it is not UTF-8 text."""
     try:
         with open(path, "rb") as file:
-            for number, line in enumerate(file):
-                content = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+            offset = start
+            if start:  # the line that begins before belongs to the bytes before
+                file.seek(start - 1)
+                offset += len(file.readline()) - 1
+            for line in file:
+                if end is not None and offset >= end:
+                    return
+                content = line if offset else line.removeprefix(codecs.BOM_UTF8)
                 text = content.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
                 if "\0" in text:
                     raise not_text(path)
-                yield text
+                yield offset, text
+                offset += len(line)
     except UnicodeDecodeError:
         raise not_text(path) from None
     except OSError as error:

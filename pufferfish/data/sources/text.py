@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 from pufferfish.base import paths
 from pufferfish.base.errors import UserError
 from pufferfish.data.sources.files import read_lines, read_text, status_of, walk
+
+STRETCH_BYTES = 1 << 20  # of a long file, read at a time where only a part is wanted
 
 
 class TextSource:
@@ -16,6 +19,8 @@ class TextSource:
     def __init__(self, path: str, *, setting: str = "data.path") -> None:
         self.written, self.setting = path, setting
         self.root = paths.user_path(path)
+        self._stretches: list[tuple[int, int | None]] = [(0, None)]  # bytes of the file
+        self._chosen: list[Path] = []  # files of the folder; empty: all
 
     @property
     def where(self) -> str:
@@ -42,13 +47,35 @@ class TextSource:
 
     def documents(self) -> Iterator[tuple[str, str]]:
         """Name and text of each document. Raises UserError for what is not UTF-8 text."""
-        files = self.files()
         if self.root.is_file():
-            for number, text in enumerate(read_lines(self.root), start=1):
-                if text.strip():
-                    yield f"{self.root.name}:{number}", text
+            for start, end in self._stretches:
+                for offset, text in read_lines(self.root, start, end):
+                    if text.strip():
+                        yield f"{self.root.name}, byte {offset}", text
             return
-        for path in files:
+        for path in self._chosen or self.files():
             text = read_text(path)
             if text.strip():
                 yield path.relative_to(self.root).as_posix(), text
+
+    def part(self, max_bytes: int, seed: int) -> TextSource:
+        """About so many bytes: stretches of a file's lines, or files of a folder, drawn at random."""
+        files, draw = self.files(), random.Random(seed)
+        drawn = TextSource(self.written, setting=self.setting)
+        total = sum(status_of(path).st_size for path in files)
+        if total <= max_bytes:
+            return drawn
+        if self.root.is_file():
+            count = max(1, max_bytes // STRETCH_BYTES)
+            slot = total / count
+            starts = [int(number * slot + draw.random() * max(0.0, slot - STRETCH_BYTES)) for number in range(count)]
+            drawn._stretches = [(start, start + STRETCH_BYTES) for start in starts]
+            return drawn
+        num_bytes = 0
+        for path in draw.sample(files, len(files)):
+            if num_bytes >= max_bytes:
+                break
+            drawn._chosen.append(path)
+            num_bytes += status_of(path).st_size
+        drawn._chosen.sort()
+        return drawn
