@@ -197,11 +197,13 @@ def run_logged(command: list[str], log: Path, label: str) -> None:
         for line in process.stdout:
             file.write(line)
             num_seen += line.startswith("Collecting")
+            is_unpacking = line.startswith("Installing collected")
+            message = f"  {label}: {time.monotonic() - start_s:.0f} s, {num_seen} packages{', unpacking' if is_unpacking else ''}"
             if is_terminal:
-                print(f"\r\x1b[K  {label}: {time.monotonic() - start_s:.0f} s, {num_seen} packages", end="", flush=True)
-            elif time.monotonic() - said_s > 20:
+                print(f"\r\x1b[K{message}", end="", flush=True)
+            elif is_unpacking or time.monotonic() - said_s > 20:
                 said_s = time.monotonic()
-                print(f"  {label}: {said_s - start_s:.0f} s, {num_seen} packages", flush=True)
+                print(message, flush=True)
     print("\r\x1b[K" if is_terminal else "", end="")
     if process.wait():
         raise explained(log.read_text().splitlines(), log)
