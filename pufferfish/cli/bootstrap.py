@@ -22,7 +22,7 @@ from pathlib import Path
 
 OLDEST_PYTHON = (3, 11)
 BASE_PYTHON = getattr(sys, "_base_executable", None) or sys.executable  # not that of an activated environment, perhaps the one to be replaced
-TORCH_VERSION = "2.13.0"  # the pinned one; constraints.txt leaves it out because its build depends on the machine
+TORCH_VERSION = "2.13.0"  # the pinned one; constraints.txt leaves it out, its build depends on the machine
 TORCH_RANGE = ((2, 11), (2, 15))  # as in pyproject.toml: from, to below
 TORCH_INDEX = "https://download.pytorch.org/whl/"  # PyTorch's own, one folder for each build
 OLDEST_CAPABILITY = 7.5  # the default build, CUDA 13, has no kernels for Maxwell, Pascal and Volta
