@@ -70,35 +70,45 @@ def prepare_subset(plan: DataPlan, folder: Path, report: Callable[[str], None]) 
     )
     for line in _left_out(plan, corpus, train, validation):
         report(line)
-    is_part = corpus.num_bytes > enough_bytes(plan)
-    train_bytes = round(train.num_bytes * corpus.num_bytes / train.documents.num_bytes) if is_part else train.num_bytes  # an estimate for a part
     with _folder_in_place(folder) as unfinished:
         tokenizer = _train_tokenizer(plan, train, report)
-        tokenizer.save(str(unfinished / shards.TOKENIZER))
-        dtype = shards.token_dtype(plan.vocab_size)
-        held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed))
-        shards.write_validation_text(unfinished, [b"".join(parts) for parts in _by_document(held_back)])
-        validation_shard = write_shard(unfinished / "validation.bin", held_back, tokenizer, dtype)
-        train_shard = write_shard(unfinished / "train.bin", train.read(max_bytes=plan.train_bytes, seed=plan.seed), tokenizer, dtype)
-        subset = Subset(
-            corpus=plan.corpus,
-            vocab_size=plan.vocab_size,
-            separator_id=SEPARATOR_ID,
-            token_dtype=dtype,
-            tokenizer_sha256=digest_file(unfinished / shards.TOKENIZER),
-            train=train_shard,
-            validation=validation_shard,
-            corpus_train_bytes=train_bytes,
-            bytes_per_token=train_shard.num_bytes / train_shard.num_tokens,
-        )
-        subset.save(unfinished / shards.MANIFEST)
+        subset = _write(plan, _all_train_bytes(plan, corpus, train), train, validation, tokenizer, unfinished)
     report(
-        f"encoded: {format_bytes(train_shard.num_bytes)} to learn from ({train_shard.num_bytes / train_bytes:.0%} of it) "
-        f"as {format_count(train_shard.num_tokens)} tokens, "
-        f"{format_bytes(validation_shard.num_bytes)} to measure on as {format_count(validation_shard.num_tokens)}"
+        f"encoded: {format_bytes(subset.train.num_bytes)} to learn from ({subset.train.num_bytes / subset.corpus_train_bytes:.0%} of it) "
+        f"as {format_count(subset.train.num_tokens)} tokens, "
+        f"{format_bytes(subset.validation.num_bytes)} to measure on as {format_count(subset.validation.num_tokens)}"
     )
     report(f"vocabulary: {plan.vocab_size}, {subset.bytes_per_token:.2f} bytes per token; {clock.now_s() - start_s:.1f} s")
     return subset
+
+
+def _write(plan: DataPlan, all_train_bytes: int, train: Side, validation: Side, tokenizer: Tokenizer, folder: Path) -> Subset:
+    tokenizer.save(str(folder / shards.TOKENIZER))
+    dtype = shards.token_dtype(plan.vocab_size)
+    held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed))
+    shards.write_validation_text(folder, [b"".join(parts) for parts in _by_document(held_back)])
+    validation_shard = write_shard(folder / "validation.bin", held_back, tokenizer, dtype)
+    train_shard = write_shard(folder / "train.bin", train.read(max_bytes=plan.train_bytes, seed=plan.seed), tokenizer, dtype)
+    subset = Subset(
+        corpus=plan.corpus,
+        vocab_size=plan.vocab_size,
+        separator_id=SEPARATOR_ID,
+        token_dtype=dtype,
+        tokenizer_sha256=digest_file(folder / shards.TOKENIZER),
+        train=train_shard,
+        validation=validation_shard,
+        corpus_train_bytes=all_train_bytes,
+        bytes_per_token=train_shard.num_bytes / train_shard.num_tokens,
+    )
+    subset.save(folder / shards.MANIFEST)
+    return subset
+
+
+def _all_train_bytes(plan: DataPlan, corpus: Corpus, train: Side) -> int:
+    """All there is to learn from; an estimate where only a part was looked at."""
+    if corpus.num_bytes <= enough_bytes(plan):
+        return train.num_bytes
+    return round(train.num_bytes * corpus.num_bytes / train.documents.num_bytes)
 
 
 def enough_bytes(plan: DataPlan) -> int:
