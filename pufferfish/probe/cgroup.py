@@ -21,15 +21,15 @@ def memory_limit_bytes(root: Path = ROOT) -> int | None:
 
 def memory_used_bytes(root: Path = ROOT) -> int | None:
     """What the tightest group uses now, without the file cache that it can drop; None where nothing says so."""
-    tightest: tuple[int, int] | None = None
+    groups = []
     for folder in _folders(root, "memory"):
         for limit_name, used_name in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             limit, used = _text(folder / limit_name), _text(folder / used_name)
             if limit.isdigit() and used.isdigit():
                 statistics = dict(line.split(None, 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
                 cache = int(statistics.get("total_inactive_file") or statistics.get("inactive_file") or 0)
-                tightest = min(tightest or (int(limit), 0), (int(limit), max(0, int(used) - cache)), key=lambda pair: pair[0])
-    return tightest[1] if tightest else None
+                groups.append((int(limit), max(0, int(used) - cache)))
+    return min(groups)[1] if groups else None
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from pufferfish.probe import cgroup
 
-SPEED_FLAGS = frozenset(
-    "sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512bw avx512vl avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 amx_fp16 "
-    "asimd asimdhp asimddp fphp bf16 i8mm sve sve2 svebf16 sme sme2".split()
-)
+X86_FLAGS = {"sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16"}
+AMX_FLAGS = {"amx_tile", "amx_int8", "amx_bf16", "amx_fp16"}
+ARM_FLAGS = {"asimd", "asimdhp", "asimddp", "fphp", "bf16", "i8mm", "sve", "sve2", "svebf16", "sme", "sme2"}
+SPEED_FLAGS = X86_FLAGS | AMX_FLAGS | ARM_FLAGS
 
 
 def cpu_name(root: Path = cgroup.ROOT, *, system: str | None = None) -> str:

@@ -16,12 +16,12 @@ from pufferfish.schema.hardware import Fingerprint
 
 ADVISED_MEMORY_BYTES = 8 * 10**9
 ADVISED_DISK_BYTES = 10 * 10**9
-BUSY_SHARE = 0.3  # of the cores, taken by others
+BUSY_SHARE = 0.5  # of the cores; the pipeline's own start is part of it
 
 
 def advice(fingerprint: Fingerprint, *, folder: Path, nvml: Any, environment: Mapping[str, str]) -> list[str]:
     """What the user should know before training here, one sentence each; empty where all is well."""
-    found = [memory_advice(fingerprint), disk_advice(folder), load_advice(fingerprint), *gpu_advice(nvml, environment)]
+    found = [memory_advice(fingerprint), disk_advice(folder), load_advice(), *gpu_advice(nvml, environment)]
     return [sentence for sentence in found if sentence]
 
 
@@ -38,12 +38,13 @@ def disk_advice(folder: Path) -> str:
     return "" if free_bytes >= ADVISED_DISK_BYTES else f"{format_bytes(free_bytes)} free on the disk; {format_bytes(ADVISED_DISK_BYTES)} are advised"
 
 
-def load_advice(fingerprint: Fingerprint) -> str:
-    """Other processes keep the cores busy: the mean number of running threads over the last minute, without our own."""
-    running = os.getloadavg()[0]
-    if running < BUSY_SHARE * (psutil.cpu_count() or 1):
+def load_advice(*, running: float | None = None, num_cores: int | None = None) -> str:
+    """The machine was busy over the last minute, by its mean number of running threads (unlike the cores, not that of a container alone)."""
+    running = os.getloadavg()[0] if running is None else running
+    num_cores = num_cores or psutil.cpu_count() or 1
+    if running < BUSY_SHARE * num_cores:
         return ""
-    return f"other programs keep {running:.1f} of {psutil.cpu_count()} cores busy: what is measured and trained now is slower than it could be"
+    return f"this machine was busy over the last minute (load {running:.1f} on {num_cores} cores): what is measured and trained beside it is slower"
 
 
 def gpu_advice(nvml: Any, environment: Mapping[str, str]) -> list[str]:

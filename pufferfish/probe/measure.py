@@ -75,7 +75,8 @@ def gemm_table(dtype: torch.dtype, device: torch.device) -> list[Gemm]:
     """Speeds by shape, small shapes first; those that would not fit into the time are left out."""
     tokens, weights = (GPU_TOKENS, GPU_WEIGHTS) if device.type == "cuda" else (CPU_TOKENS, WEIGHTS)
     shapes = sorted(((m, k, n) for m in tokens for k, n in weights), key=math.prod)
-    start_s, planned_s, gemms = time.perf_counter(), TABLE_BOX_S[device.type], []
+    start_s, planned_s = time.perf_counter(), TABLE_BOX_S[device.type]
+    gemms: list[Gemm] = []
     for index, (m, k, n) in enumerate(shapes):
         spent_s = time.perf_counter() - start_s
         expected_s = 2 * m * k * n / gemms[-1].flops_per_s if gemms else 0.0

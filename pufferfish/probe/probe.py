@@ -15,6 +15,7 @@ from pufferfish.base import atomic, paths
 from pufferfish.base.digest import digest
 from pufferfish.base.errors import UserError
 from pufferfish.probe.fingerprint import identify_here
+from pufferfish.probe.health import load_advice
 from pufferfish.schema.hardware import Fingerprint, Hardware, Measured
 from pufferfish.schema.params import HardwareProbeParams
 
@@ -33,6 +34,8 @@ def probe(params: HardwareProbeParams, *, tell: Callable[[str], None] = print) -
     measured = kept or measure(identity.fingerprint)
     if not kept:
         keep_speeds(identity.fingerprint, measured)
+        if load_advice():
+            tell("measured while the machine was busy; once it is quiet, `pufferfish doctor --remeasure` and `dvc repro` measure again")
     return Hardware(fingerprint=identity.fingerprint, measured=measured, usable_memory_bytes=identity.usable_memory_bytes), not kept
 
 
@@ -43,13 +46,21 @@ def before_measuring(params: HardwareProbeParams, restart: Callable[[int], None]
         restart(fingerprint.num_threads)
 
 
+def forget_speeds() -> int:
+    """Remove all kept speeds, so that the next call measures anew; returns how many machines were known."""
+    known = list((paths.state() / "machines").glob("*.json"))
+    for path in known:
+        path.unlink(missing_ok=True)
+    return len(known)
+
+
 def speeds_path(fingerprint: Fingerprint) -> Path:
     """Where the speeds of a machine are kept."""
     return paths.state() / "machines" / f"{digest(fingerprint.model_dump(mode='json'))}.json"
 
 
 def kept_speeds(fingerprint: Fingerprint, *, tell: Callable[[str], None] = print) -> Measured | None:
-    """Speeds that were measured before, None where there are none, or none that can be trusted, which is told."""
+    """Speeds that were measured before, None where there are none, or none that can be trusted, which is told. Raises UserError where they cannot be read."""
     path = speeds_path(fingerprint)
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -58,6 +69,8 @@ def kept_speeds(fingerprint: Fingerprint, *, tell: Callable[[str], None] = print
         reason = "written by another version"
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise unusable_place(path, error) from None
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         reason = f"damaged ({type(error).__name__})"
     tell(f"measuring anew: {path} is {reason}")
@@ -71,7 +84,12 @@ def keep_speeds(fingerprint: Fingerprint, measured: Measured) -> None:
     try:
         atomic.write_json(path, content)
     except OSError as error:
-        raise UserError("the measured speeds cannot be kept", saw=f"{error.strerror}: {path}", fix="free some space, or mend the permissions") from None
+        raise unusable_place(path, error) from None
+
+
+def unusable_place(path: Path, error: OSError) -> UserError:
+    """The folder of kept speeds refuses to be read or written."""
+    return UserError("the measured speeds cannot be kept", saw=f"{error.strerror}: {path}", fix="free some space, or mend the permissions")
 
 
 def measure(fingerprint: Fingerprint) -> Measured:
