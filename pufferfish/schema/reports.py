@@ -81,7 +81,7 @@ class Evaluation(Artifact):
 
 
 class ExportReport(Artifact):
-    """artifacts/export.json"""
+    """artifacts/export/<format>.json, for example hf.json beside the folder hf."""
 
     SCHEMA_VERSION: ClassVar[int] = 1
     MADE_BY: ClassVar[str] = "export"

@@ -1,0 +1,80 @@
+"""README.md of an exported model: what it is, how it was made, how good it is, how to load it."""
+
+from __future__ import annotations
+
+from pufferfish.base.units import format_bytes, format_count, format_duration
+from pufferfish.schema.plan import Plan
+from pufferfish.schema.reports import Evaluation, Outcome, Subset
+
+FRONT_MATTER = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- pufferfish
+# license: yours to choose before publishing; mind the license of the training text
+---"""
+
+LOADING = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "{name}"  # this folder
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+tokens = tokenizer("Once", return_tensors="pt")
+print(tokenizer.decode(model.generate(**tokens, max_new_tokens=80)[0]))
+```"""
+
+
+def model_card(name: str, *, plan: Plan, outcome: Outcome, subset: Subset, evaluation: Evaluation, samples: str) -> str:
+    """Markdown with the front matter that model hubs read."""
+    parts = [
+        FRONT_MATTER,
+        f"# {name}",
+        f"A small base language model that Pufferfish trained from scratch. The budget was {format_duration(plan.budget.total_s)} for everything: "
+        "measuring the machine, planning, preparing data, training, evaluation and export. It continues text; it follows no instructions, and what "
+        "it says is not reliable.",
+        "## How good it is",
+        "Bits per byte of validation text that it was not trained on; less is better. All rows are of the same text.",
+        results(evaluation),
+        "## How to load it",
+        LOADING.format(name=name),
+        "## How it was made",
+        table([("", ""), *facts(plan, outcome, subset, evaluation)]),
+        samples.strip().replace("# Samples", "## Samples", 1).replace("\n## ", "\n### "),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def results(evaluation: Evaluation) -> str:
+    """The model among what it should beat, the best first."""
+    scores = sorted([(evaluation.val_bpb, "**this model**"), *((baseline.bpb, baseline.name) for baseline in evaluation.baselines)])
+    return table([("", "bits per byte"), *((name, f"{bpb:.4f}") for bpb, name in scores)])
+
+
+def facts(plan: Plan, outcome: Outcome, subset: Subset, evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Plan, data and outcome in rows."""
+    model, train = plan.model, plan.train
+    heads = f"{model.num_heads} heads, {model.num_kv_heads} for keys and values, {model.head_dim} wide"
+    return [
+        ("parameters", format_count(plan.forecast.num_params)),
+        ("shape", f"{model.num_layers} layers, width {model.d_model}, feed-forward {model.d_ff}, {heads}"),
+        ("vocabulary", f"{model.vocab_size}, byte-level BPE"),
+        ("context", f"{model.seq_len} tokens"),
+        ("embeddings", "tied" if model.is_tied else "untied"),
+        ("data", f"`{plan.data.source}`, {format_bytes(subset.train.num_bytes)} of training text in {subset.train.num_documents} documents"),
+        ("data hash", f"`{subset.corpus}`"),
+        ("validation", f"{format_bytes(subset.validation.num_bytes)} in {subset.validation.num_documents} documents"),
+        ("training", f"{outcome.num_steps} steps, {format_count(outcome.num_tokens)} tokens, {format_duration(outcome.train_s)} on {train.device}"),
+        ("optimizer", f"{train.optimizer}, {train.tokens_per_step} tokens per step, peak learning rate {train.matrix_lr:.3g} for matrices"),
+        ("precision", train.dtype),
+        ("perplexity", f"{evaluation.perplexity:.2f} per token"),
+        ("forecast before training", f"{evaluation.forecast_bpb:.4f} bits per byte"),
+        ("plan", f"`{outcome.plan}`"),
+        ("weights (SHA-256)", f"`{outcome.weights_sha256}`"),
+    ]
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    """Markdown table of two columns; the first row is the heading."""
+    lines = [f"| {left} | {right} |" for left, right in rows]
+    return "\n".join([lines[0], "|---|---|", *lines[1:]])

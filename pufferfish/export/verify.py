@@ -1,0 +1,106 @@
+"""The exported folder, loaded the way its users will load it, is the model that was trained.
+
+B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from pufferfish.data.tokenizer import SEPARATOR
+from pufferfish.model.transformer import Decoder
+
+MAX_LOGIT_DIFFERENCE = 1e-4  # in float32, of logits that are tens; rounding in another order gives about 1e-5
+NUM_WINDOWS = 4
+NUM_LINES = 1000
+HARD_TEXTS = (
+    "",
+    " ",
+    "   leading, trailing and   inner blanks   ",
+    "tab\tand\t\ttabs\n\tindented",
+    "line\r\nline\r\n\r\nold mac\rend",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 and 🐡",
+    "é and e\u0301, ﬁ and fi, Å Å, ½, İstanbul, ß",
+    "한국어 日本語 العربية עברית हिन्दी ไทย",
+    "\u200b\u200d\ufeff\u00a0\u3000\u2028\u2029",
+    "".join(map(chr, range(1, 256))),
+    "\x01\x02\x7f\x80\x9f \x1b[31m\ufffd\U0010fffd",
+    f"a separator {SEPARATOR} spelled out",
+    "don't we'LL I'M 1234567 3.14e-10 __init__ !!!??? ->>= 'n't . , !",
+    "x" * 3000,
+)
+
+
+class ExportMismatch(AssertionError):
+    """The exported folder does not hold the model that was trained: our defect."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared."""
+
+    max_logit_difference: float
+    num_texts: int
+
+
+def verify_hf(folder: Path, model: Decoder, tokenizer: Tokenizer, *, tokens_N: np.ndarray, documents: list[str]) -> Comparison:
+    """Load `folder` with AutoModelForCausalLM and AutoTokenizer and compare with our model (float32, CPU) and tokenizer.
+
+    Raises ExportMismatch with the details. The import of transformers is most of the time (3 s), and its users pay the same.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    where = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        their_tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+        theirs, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **where)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ExportMismatch(f"transformers cannot load the export: {error}") from error
+    texts = [*HARD_TEXTS, *spread_lines(documents)]
+    compare_tokens(their_tokenizer, tokenizer, texts)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[kind]:
+            raise ExportMismatch(f"{kind} in the exported weights: {sorted(map(str, info[kind]))[:5]}")
+    return Comparison(max_logit_difference=compare_logits(theirs, model, tokens_N), num_texts=len(texts))
+
+
+def spread_lines(documents: list[str]) -> list[str]:
+    """`NUM_LINES` lines with their ends, spread evenly over the documents; all where there are fewer."""
+    lines = [line for document in documents for line in document.splitlines(keepends=True)]
+    places = np.linspace(0, len(lines) - 1, min(NUM_LINES, len(lines))).astype(int)
+    return [lines[place] for place in places]
+
+
+def compare_tokens(theirs: object, ours: Tokenizer, texts: list[str]) -> None:
+    """Raises ExportMismatch unless both give the same ids, and the ids give the text back."""
+    found = theirs(texts, add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+    for text, ids, encoding in zip(texts, found, ours.encode_batch(texts, add_special_tokens=False), strict=True):
+        if ids != encoding.ids:
+            raise ExportMismatch(f"another tokenization of {text[:80]!r}: {ids[:20]}, ours is {encoding.ids[:20]}")
+        back = theirs.decode(ids)  # type: ignore[attr-defined]
+        if back != text:
+            raise ExportMismatch(f"decoding does not give the text back: {back[:80]!r} for {text[:80]!r}")
+
+
+@torch.inference_mode()
+def compare_logits(theirs: torch.nn.Module, ours: Decoder, tokens_N: np.ndarray) -> float:
+    """The largest difference of logits on windows spread over the tokens. Raises ExportMismatch if it is too large."""
+    theirs.eval()
+    seq_len = min(ours.plan.seq_len, len(tokens_N))
+    starts = np.linspace(0, len(tokens_N) - seq_len, NUM_WINDOWS).astype(int)
+    tokens_BT = torch.from_numpy(np.stack([tokens_N[start : start + seq_len] for start in starts]).astype(np.int64))
+    their_BTV, our_BTV = theirs(input_ids=tokens_BT).logits, ours(tokens_BT)
+    if their_BTV.dtype != torch.float32:
+        raise ExportMismatch(f"the export loads as {their_BTV.dtype}, not as float32")
+    difference = float((their_BTV - our_BTV).abs().max())
+    if not difference <= MAX_LOGIT_DIFFERENCE:
+        scale = float(our_BTV.abs().max())
+        raise ExportMismatch(f"logits differ by {difference:.2e}, allowed are {MAX_LOGIT_DIFFERENCE:.0e}; the largest logit is {scale:.2e}")
+    return difference

@@ -1,0 +1,39 @@
+"""export: the model in the formats of others, each loaded again and compared before it counts.
+
+reads   params.yaml   artifacts/subset/   artifacts/model/   artifacts/evaluation.json   artifacts/samples.md
+writes  artifacts/export/
+"""
+
+from pufferfish.base import paths, registry
+from pufferfish.base.runtime import ensure_runtime
+from pufferfish.base.stage import stage
+from pufferfish.base.units import format_duration
+from pufferfish.schema.params import Params
+from pufferfish.schema.plan import Plan
+from pufferfish.schema.reports import Evaluation, Outcome
+
+
+@stage("export")
+def main() -> None:
+    params, evaluation = Params.load(paths.PARAMS).export, Evaluation.load(paths.EVALUATION)
+    plan, outcome = Plan.load(paths.MODEL / "plan.json"), Outcome.load(paths.MODEL / "outcome.json")
+    ensure_runtime(plan.train.num_threads)
+
+    from pufferfish.track.store import experiment_name
+    from pufferfish.track.tracker import Tracker
+
+    samples = paths.SAMPLES.read_text("utf-8")
+    with Tracker.start(outcome.run_key, experiment=experiment_name(), run_name=format_duration(plan.budget.total_s), is_resumed=False) as tracker:
+        for name in params.formats:
+            export = registry.load("export", name)  # torch and transformers arrive here
+            report = export(paths.MODEL, paths.SUBSET, paths.EXPORT / name, name=params.name, evaluation=evaluation, samples=samples)
+            report.save(paths.EXPORT / f"{name}.json")
+            tracker.metrics(
+                {f"export/{name}/num_bytes": report.num_bytes, f"export/{name}/max_logit_difference": report.max_logit_difference}, outcome.num_steps
+            )
+            tracker.artifact(paths.EXPORT / name, "export")
+            print(f"export: {report.folder} ({report.architecture}) equals the model: logits within {report.max_logit_difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""An export is the model that was trained, or it is refused and the old one stays."""
+
+import errno
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from pufferfish.base.digest import digest_file
+from pufferfish.base.errors import UserError
+from pufferfish.data.shards import write_validation_text
+from pufferfish.data.tokenizer import SEPARATOR, load_tokenizer, train_up_to
+from pufferfish.export import hf, verify
+from pufferfish.model.transformer import Decoder
+from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, ModelPlan, Phases, Plan, TrainPlan, Why
+from pufferfish.schema.reports import Baseline, Evaluation, Outcome, Shard, Subset
+
+DOCUMENTS = ["def déjà(vu):\n\treturn '🐡'\r\n" * 9, "a line\n" * 7 + f"and {SEPARATOR} as text", "The end, without a line end"]
+SHAPES = {
+    "qwen3, grouped heads": {"num_heads": 6, "num_kv_heads": 2, "is_tied": False, "has_qk_norm": True},
+    "qwen3, tied": {"num_heads": 3, "num_kv_heads": 3, "is_tied": True, "has_qk_norm": True},
+    "llama, grouped heads": {"num_heads": 4, "num_kv_heads": 2, "is_tied": False, "has_qk_norm": False},
+    "llama, tied, one key head": {"num_heads": 6, "num_kv_heads": 1, "is_tied": True, "has_qk_norm": False},
+}
+
+
+def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_qk_norm=True):
+    phases = Phases(hardware_probe_s=1, plan_s=2, prepare_subset_s=3, train_s=4, evaluate_s=5, export_s=6, between_s=1)
+    data = DataPlan(
+        source="text", path="corpus", corpus="c0", validation_path="", validation_content="", validation_share=0.05, max_validation_bytes=999,
+        vocab_size=vocab_size, tokenizer_bytes=888, train_bytes=777, seed=0,
+    )  # fmt: skip
+    model = ModelPlan(
+        vocab_size=vocab_size, num_layers=2, d_model=48, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=48 // num_heads, d_ff=56, seq_len=20,
+        rope_theta=700.0, norm_eps=1e-5, is_tied=is_tied, has_qk_norm=has_qk_norm,
+    )  # fmt: skip
+    train = TrainPlan(
+        device="cpu", num_threads=1, dtype="float32", attention="sdpa", is_compiled=False, is_checkpointed=False, optimizer="muon", matrix_lr=0.02,
+        embedding_lr=0.1, head_lr=0.01, gain_lr=0.001, weight_decay=0.0, clip_norm=1.0, micro_batch=2, tokens_per_step=80, clock="steps", num_steps=3,
+        warmup_share=0.1, cooldown_share=0.5, final_lr_share=0.0, num_evals=1, eval_tokens=40, checkpoint_interval_s=60, seed=0, data_seed=0,
+    )  # fmt: skip
+    forecast = Forecast(
+        val_bpb=2.0, val_bpb_low=1.9, val_bpb_high=2.2, step_s=0.1, tokens=240, epochs=0.5, peak_memory_bytes=10**8, num_params=10**5, flops_per_token=6e5
+    )
+    budget = BudgetPlan(total_s=22, reserve_s=11, phases=phases)
+    return Plan(hardware="h0", budget=budget, data=data, model=model, train=train, forecast=forecast, why=Why(reasons=[], candidates=[]))
+
+
+def toy_weights(plan):
+    """Random values in every place, so that no two can be mixed up; the gains of blocks stay 1 as they do in training."""
+    model, generator = Decoder(plan.model), torch.Generator().manual_seed(7)
+    for parameter in model.parameters():
+        spread = torch.randn(parameter.shape, generator=generator)
+        parameter.data = 1 + 0.3 * spread if parameter.ndim == 1 else spread * parameter.shape[-1] ** -0.5
+    return model.state_dict()
+
+
+def make_subset(folder, tokenizer):
+    folder.mkdir()
+    ids = [token for document in DOCUMENTS for token in [*tokenizer.encode(document).ids, 0]]
+    np.array(ids, np.uint16).tofile(folder / "validation.bin")
+    np.array(ids, np.uint16).tofile(folder / "train.bin")
+    write_validation_text(folder, [document.encode() for document in DOCUMENTS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    num_bytes = sum(len(document.encode()) for document in DOCUMENTS)
+    shards = [
+        Shard(file=f"{part}.bin", sha256=digest_file(folder / f"{part}.bin"), num_tokens=len(ids), num_documents=3, num_bytes=num_bytes)
+        for part in ("train", "validation")
+    ]
+    subset = Subset(
+        corpus="c0", vocab_size=tokenizer.get_vocab_size(), separator_id=0, token_dtype="uint16", tokenizer_sha256=digest_file(folder / "tokenizer.json"),
+        train=shards[0], validation=shards[1], corpus_train_bytes=num_bytes, bytes_per_token=num_bytes / len(ids),
+    )  # fmt: skip
+    subset.save(folder / "manifest.json")
+    return subset
+
+
+@pytest.fixture
+def house(tmp_path):
+    """A function that makes model and subset folders of a shape and returns everything that `export_hf` takes."""
+
+    def build(**shape):
+        tokenizer = train_up_to(DOCUMENTS, 300)
+        plan = toy_plan(vocab_size=tokenizer.get_vocab_size(), **shape)
+        subset = make_subset(tmp_path / "subset", tokenizer)
+        model = tmp_path / "model"
+        model.mkdir()
+        save_file(toy_weights(plan), model / "model.safetensors")
+        shutil.copy(tmp_path / "subset" / "tokenizer.json", model)
+        plan.save(model / "plan.json")
+        sha256 = digest_file(model / "model.safetensors")
+        outcome = Outcome(
+            plan=plan.identity, subset=subset.identity, weights_sha256=sha256, run_key="key", num_steps=3, num_tokens=240, final_loss=5.0, final_lr_share=0.0,
+            train_s=4.0, planned_s=4.0, median_step_s=0.1, tokens_per_s=60.0, peak_memory_bytes=10**8, num_resumes=0, warnings=[],
+        )  # fmt: skip
+        outcome.save(model / "outcome.json")
+        evaluation = Evaluation(
+            weights_sha256=sha256, val_bpb=2.1, val_loss_nats=5.0, perplexity=148.4, num_tokens=99, num_bytes=300, forecast_bpb=2.0,
+            baselines=[Baseline(name="uniform", bpb=8.0), Baseline(name="lzma", bpb=1.5)],
+        )  # fmt: skip
+        arguments = {"name": "toy-fish", "evaluation": evaluation, "samples": "# Samples\n\nSeed 0.\n\n## 'def '\n\n```text\ndef \n```\n"}
+        return (model, tmp_path / "subset", tmp_path / "export" / "hf"), arguments
+
+    return build
+
+
+@pytest.fixture
+def old_export(tmp_path):
+    """What an earlier export left."""
+    folder = tmp_path / "export" / "hf"
+    folder.mkdir(parents=True)
+    (folder / "old.txt").write_text("still here")
+    return folder
+
+
+def assert_untouched(folder):
+    assert [path.name for path in folder.iterdir()] == ["old.txt"]
+    assert [path.name for path in folder.parent.iterdir()] == ["hf"]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_the_export_is_the_model(house, shape):
+    paths, arguments = house(**shape)
+    report = hf.export_hf(*paths, **arguments)
+    assert report.max_logit_difference < 1e-4
+    assert report.architecture == ("Qwen3ForCausalLM" if shape["has_qk_norm"] else "LlamaForCausalLM")
+    assert report.num_texts_compared == len(verify.HARD_TEXTS) + sum(len(document.splitlines()) for document in DOCUMENTS)
+    exported, trained = load_file(paths[2] / "model.safetensors"), load_file(paths[0] / "model.safetensors")
+    assert exported.keys() == trained.keys()
+    assert all(torch.equal(exported[key], trained[key]) for key in trained)
+    assert ("lm_head.weight" in exported) != shape["is_tied"]
+
+
+def test_the_export_generates_what_the_model_generates(house):
+    from transformers import AutoModelForCausalLM
+
+    from pufferfish.model.load import load_model
+
+    paths, arguments = house()
+    hf.export_hf(*paths, **arguments)
+    model, _ = load_model(paths[0])
+    ids = [5, 9, 3]
+    theirs = AutoModelForCausalLM.from_pretrained(paths[2]).generate(torch.tensor([ids]), max_new_tokens=9, do_sample=False, temperature=None, top_p=None)
+    for _ in range(9):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    assert theirs[0].tolist() == ids
+
+
+def test_a_second_export_replaces_the_first(house, old_export):
+    paths, arguments = house()
+    hf.export_hf(*paths, **arguments)
+    files = {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in old_export.iterdir()} == files
+    assert [path.name for path in old_export.parent.iterdir()] == ["hf"]
+
+
+@pytest.mark.parametrize("key", ["model.embed_tokens.weight", "model.layers.1.self_attn.k_norm.weight", "model.layers.0.mlp.down_proj.weight"])
+def test_a_corrupted_weight_is_refused(house, old_export, monkeypatch, key):
+    paths, arguments = house()
+
+    def corrupt(tensors, *more, **settings):
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        tensors[key] += 0.05
+        save_file(tensors, *more, **settings)
+
+    monkeypatch.setattr(hf, "save_file", corrupt)
+    with pytest.raises(verify.ExportMismatch, match="logits differ"):
+        hf.export_hf(*paths, **arguments)
+    assert_untouched(old_export)
+
+
+def test_a_missing_weight_is_refused(house, old_export, monkeypatch):
+    paths, arguments = house()
+    monkeypatch.setattr(hf, "save_file", lambda tensors, *more, **settings: save_file(dict(list(tensors.items())[:-1]), *more, **settings))
+    with pytest.raises(verify.ExportMismatch, match="missing_keys"):
+        hf.export_hf(*paths, **arguments)
+    assert_untouched(old_export)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, "logits differ"),
+        ({"dtype": "bfloat16"}, "bfloat16"),
+        ({"model_type": "fish"}, "cannot load"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(house, old_export, monkeypatch, change, words):
+    paths, arguments = house()
+    right = hf.model_config
+    monkeypatch.setattr(hf, "model_config", lambda plan: right(plan) | change)
+    with pytest.raises(verify.ExportMismatch, match=words):
+        hf.export_hf(*paths, **arguments)
+    assert_untouched(old_export)
+
+
+def test_another_tokenizer_is_refused(house, old_export, monkeypatch):
+    paths, arguments = house()
+    content = json.loads((paths[0] / "tokenizer.json").read_text())
+    content["pre_tokenizer"]["pretokenizers"][-1]["add_prefix_space"] = True
+    right = shutil.copyfile
+    monkeypatch.setattr(hf.shutil, "copyfile", lambda source, target: right(source, target) and target.write_text(json.dumps(content)))
+    with pytest.raises(verify.ExportMismatch, match="another tokenization"):
+        hf.export_hf(*paths, **arguments)
+    assert_untouched(old_export)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_refuses_is_the_users_to_mend(house, old_export, monkeypatch, number):
+    paths, arguments = house()
+
+    def refuse(*_, **__):
+        raise OSError(number, "the disk says no")
+
+    monkeypatch.setattr(hf.atomic, "write_json", refuse)
+    with pytest.raises(UserError, match="the disk says no"):
+        hf.export_hf(*paths, **arguments)
+    assert_untouched(old_export)
+
+
+def test_what_a_killed_export_left_is_removed(house, old_export):
+    paths, arguments = house()
+    (old_export.parent / ".hf.123-abc.tmp").mkdir()
+    hf.export_hf(*paths, **arguments)
+    assert [path.name for path in old_export.parent.iterdir()] == ["hf"]
+
+
+def test_an_evaluation_of_other_weights_is_refused(house):
+    paths, arguments = house()
+    arguments["evaluation"] = arguments["evaluation"].model_copy(update={"weights_sha256": "0" * 64})
+    with pytest.raises(UserError, match="of another model"):
+        hf.export_hf(*paths, **arguments)
+
+
+def test_the_card_says_what_was_planned_found_and_beaten(house):
+    paths, arguments = house()
+    hf.export_hf(*paths, **arguments)
+    card = (paths[2] / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["library_name"] == "transformers"
+    for words in ("# toy-fish", "**this model** | 2.1000", "lzma | 1.5000", "`c0`", "22.0 s", "AutoModelForCausalLM", "## Samples", "### 'def '"):
+        assert words in card
+
+
+def test_lines_are_spread_over_all_documents():
+    documents = [f"document {number}\nsecond\n" for number in range(3000)]
+    lines = verify.spread_lines(documents)
+    assert len(lines) == verify.NUM_LINES
+    assert lines[0] == "document 0\n"
+    assert lines[-1] == "second\n"
+    assert verify.spread_lines(["one\n", "two"]) == ["one\n", "two"]
+    assert verify.spread_lines([]) == []
+
+
+def test_the_separator_in_a_text_is_text(house):
+    paths, _ = house()
+    assert 0 not in load_tokenizer(paths[0] / "tokenizer.json").encode(SEPARATOR).ids
