@@ -69,6 +69,9 @@ class GoneParent:
     def wait(self, timeout_s: float) -> None:
         time.sleep(min(timeout_s, 0.01))
 
+    def give_way(self, niceness: int) -> None:
+        pass
+
     def tell(self, kind: str, text: str = "") -> None:
         self.told.append(kind)
 
@@ -171,6 +174,32 @@ def test_a_resumed_training_logs_no_step_twice(checkout, childless):
     assert row.info.status == "FINISHED"
     assert [step for step, _ in history(row, "train/loss")] == list(range(9))
     assert history(row, "train/loss")[5:7] == [(5, 15.0), (6, 26.0)]
+
+
+def test_what_a_killed_process_left_does_not_undo_a_finished_row(checkout, childless):
+    begin().metrics({"train/loss": 3.0}, 1)
+    (killed,) = journals()
+    content = killed.read_bytes()
+    killed.unlink()
+    begin(is_resumed=True).finish()
+    deliver_all()
+    killed.write_bytes(content)
+    worker.deliver_abandoned(killed, GoneParent(), own_key=None)
+    (row,) = rows()
+    assert row.info.status == "FINISHED"
+    assert history(row, "train/loss") == [(1, 3.0)]
+    assert journals() == []
+
+
+def test_a_server_that_does_not_answer_is_like_a_locked_store(checkout, childless, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        with begin() as tracker:
+            tracker.metrics({"train/loss": 2.0}, 1)
+        assert len(deliver_all().warnings) == 1
+    deliver_all()
+    assert history(rows()[0], "train/loss") == [(1, 2.0)]
 
 
 def test_delivering_a_journal_twice_changes_nothing(checkout, childless):

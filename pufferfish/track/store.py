@@ -13,6 +13,7 @@ from pathlib import Path
 from pufferfish.base import atomic, paths
 
 LOCKED_AFTER_S = 1.0  # another writer holds a lock for milliseconds
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # seconds; we try again ourselves
 SQLITE = "sqlite:///"
 
 
@@ -54,7 +55,9 @@ def check_database() -> None:
 
 
 def quiet() -> None:
-    """No telemetry, no question to git at import, one thread. To be called before MLflow is imported."""
+    """No telemetry, no question to git at import, one thread, no long wait for a silent server. To be called before MLflow is imported."""
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet", "OMP_NUM_THREADS": "1"}
 
 

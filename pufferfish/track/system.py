@@ -11,6 +11,7 @@ class SystemSampler:
     """Samples of one process and its machine."""
 
     def __init__(self, pid: int) -> None:
+        """Raises psutil.Error where the process has ended."""
         self._process = psutil.Process(pid)
         self._process.cpu_percent()
         psutil.cpu_percent()

@@ -75,7 +75,7 @@ class Tracker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                start_new_session=True,  # Ctrl-C and a killed group leave it time to end the row
+                process_group=0,  # Ctrl-C leaves it time to end the row; in a session of its own Linux would ignore its niceness
             )
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -144,7 +144,10 @@ class Tracker:
         return True
 
     def finish(self, status: Status = "FINISHED", timeout_s: float = FINISH_S) -> None:
-        """End the row. Waits until the store has it, at most `timeout_s`, and not at all for a store that does not answer: the child goes on alone."""
+        """End the row. Waits until the store has it, at most `timeout_s`, and not at all for a store that does not answer.
+
+        Nothing depends on the waiting: the child goes on alone, and what it cannot deliver waits in the journal.
+        """
         if self._is_finished:
             return
         self._append({"type": "finish", "status": status, "at_s": time.time()})

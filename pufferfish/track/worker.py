@@ -20,6 +20,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from pufferfish.track import journal, origin, store
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ FIRST_FLUSH_S = 0.3
 SAMPLE_S = 5.0
 SAMPLE_GROWTH = 1e-3  # of a long run every 1,000th part is sampled
 MAX_RETRY_S = 15.0
+OPENING_NICENESS = 10  # a tenth of a busy core, so that the row is there within the first half minute; it costs three seconds of one core in all
+NICENESS = 19  # a hundredth of a busy core
 
 
 class Parent:
@@ -49,6 +53,11 @@ class Parent:
         readable, _, _ = select.select([sys.stdin], [], [], timeout_s)
         self.is_gone = os.getppid() != self.pid or (bool(readable) and not os.read(sys.stdin.fileno(), 1))
 
+    def give_way(self, niceness: int) -> None:
+        """Leave the cores to it. Niceness only ever rises."""
+        with contextlib.suppress(OSError):
+            os.nice(niceness - os.nice(0))
+
     def tell(self, kind: str, text: str = "") -> None:
         """One line for the parent, if it still listens."""
         with contextlib.suppress(OSError):
@@ -61,10 +70,11 @@ class Parent:
 
 
 class Delivery:
-    """One journal on its way into one row. `problem` is empty while the store answers."""
+    """One journal on its way into one row. `problem` is empty while the store answers; `is_live` says that its work goes on."""
 
-    def __init__(self, reader: journal.Reader, parent: Parent) -> None:
-        self._reader, self._parent = reader, parent
+    def __init__(self, reader: journal.Reader, parent: Parent, *, is_live: bool) -> None:
+        self._reader, self._parent, self._is_live = reader, parent, is_live
+        self.last_s = 0.0  # when the work was last heard of
         self.pending: deque[journal.Message] = deque()
         self.start: journal.Message | None = None
         self.finish: journal.Message | None = None
@@ -74,6 +84,7 @@ class Delivery:
     def read(self) -> None:
         """Take the new lines; the first and the last message are not for the row itself."""
         for message in self._reader.read():
+            self.last_s = max(self.last_s, message.get("at_s", 0.0))
             if message["type"] == "start":
                 self.start = message
             elif message["type"] == "finish":
@@ -90,6 +101,8 @@ class Delivery:
             if self.row is None:
                 assert self.start is not None
                 self.row = Row(open_client(), self.start, self._parent.warn)
+                if self._is_live:
+                    self.row.reopen()
             self.row.deliver(self.pending)
         except (*STORE_ERRORS, sqlite3.Error) as error:
             self._note(error)
@@ -131,14 +144,16 @@ def follow(delivery: Delivery, parent: Parent, *, linger_s: float, when_idle: li
     """Deliver until the parent has finished or gone, and then for at most `linger_s` of a silent store. True if all is in the store."""
     from pufferfish.track.system import SystemSampler
 
-    sampler = SystemSampler(parent.pid)
+    sampler = None
+    with contextlib.suppress(psutil.Error):
+        sampler = SystemSampler(parent.pid)
     begin_s = next_sample_s = time.monotonic()
     retry_s, gone_s, wait_s = FLUSH_S, 0.0, FIRST_FLUSH_S
     while True:
         parent.wait(wait_s)
         gone_s = gone_s or (time.monotonic() if parent.is_gone else 0.0)
         delivery.read()
-        if time.monotonic() >= next_sample_s and not parent.is_gone and not delivery.problem and delivery.row:
+        if sampler and time.monotonic() >= next_sample_s and not parent.is_gone and not delivery.problem and delivery.row:
             next_sample_s = time.monotonic() + SAMPLE_S + SAMPLE_GROWTH * (time.monotonic() - begin_s)
             step = max(0, round(time.time() - delivery.row.start_s))
             delivery.pending.append({"type": "metrics", "values": sampler.sample(), "step": step, "at_s": time.time()})
@@ -149,13 +164,15 @@ def follow(delivery: Delivery, parent: Parent, *, linger_s: float, when_idle: li
             return False
         retry_s = FLUSH_S if is_delivered else min(MAX_RETRY_S, 1.5 * retry_s)
         wait_s = 1.0 if gone_s else retry_s
-        if is_delivered and when_idle:
-            deliver_abandoned(when_idle.pop(0), parent, own_key=None)
+        if is_delivered:
+            parent.give_way(NICENESS)
+            if when_idle:
+                deliver_abandoned(when_idle.pop(0), parent, own_key=None)
 
 
 def end_row(delivery: Delivery) -> bool:
     """End the row as the parent said, or as KILLED where it could not say."""
-    finish = delivery.finish or {"status": "KILLED", "at_s": time.time()}
+    finish = delivery.finish or {"status": "KILLED", "at_s": delivery.last_s}
     return delivery.end(finish["status"], finish["at_s"])
 
 
@@ -164,7 +181,7 @@ def deliver_abandoned(path: Path, parent: Parent, *, own_key: str | None) -> Non
     reader = journal.Reader.open(path, is_waiting=False)
     if reader is None:
         return
-    delivery = Delivery(reader, parent)
+    delivery = Delivery(reader, parent, is_live=False)
     delivery.read()
     if delivery.start and delivery.flush() and (delivery.start["run_key"] == own_key or end_row(delivery)):
         reader.remove()
@@ -177,7 +194,7 @@ def deliver(path: Path, parent: Parent, linger_s: float) -> None:
     reader = journal.Reader.open(path, is_waiting=True)
     if reader is None:
         return
-    delivery = Delivery(reader, parent)
+    delivery = Delivery(reader, parent, is_live=True)
     delivery.read()
     assert delivery.start is not None, "the parent writes the first line before it starts the worker"
     own_key = delivery.start["run_key"]
@@ -199,20 +216,25 @@ def deliver(path: Path, parent: Parent, linger_s: float) -> None:
         parent.tell("left")
 
 
+def import_early() -> None:
+    """Import MLflow at once, while the work imports torch on another core: later the work wants all of them."""
+    import pufferfish.track.row  # noqa: F401
+
+
 def main() -> None:
     """See the docstring of this file."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
-        os.nice(19)
     path, linger_s = Path(sys.argv[1]), float(sys.argv[2])
     parent = Parent()
+    parent.give_way(OPENING_NICENESS)
     start = journal.start_message(path)
     if start is None:
         return
+    store.quiet()
+    import_early()
     if journal.is_writer_alive(start):
         journal.Journal(path).append({"type": "tags", "values": origin.git_tags(Path(start["folder"]))})
-    store.quiet()
     deliver(path, parent, linger_s)
 
 
