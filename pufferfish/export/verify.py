@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
 from pufferfish.data.tokenizer import SEPARATOR
 from pufferfish.model.transformer import Decoder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 MAX_LOGIT_DIFFERENCE = 1e-4  # in float32, of logits that are tens; rounding in another order gives about 1e-5
 NUM_WINDOWS = 4
