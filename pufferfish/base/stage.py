@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from pufferfish.base import atomic, clock, paths
@@ -16,6 +19,29 @@ EXIT_INTERRUPTED = 130
 
 class Interrupted(Exception):
     """The work was stopped by the user or the system, everything finished is saved; the message says how to go on."""
+
+
+class StopRequest:
+    """Ctrl-C, a termination signal, or the death of the process that started us, noted to be obeyed between two steps. A second signal ends at once."""
+
+    def __init__(self) -> None:
+        self._is_wanted, self._parent = False, os.getppid()
+
+    @classmethod
+    def install(cls) -> StopRequest:
+        """Take over SIGINT and SIGTERM."""
+        request = cls()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, request._note)
+        return request
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._is_wanted = True
+        signal.signal(number, signal.SIG_DFL)
+
+    def __call__(self) -> bool:
+        """Whether the work should stop."""
+        return self._is_wanted or os.getppid() != self._parent
 
 
 def stage(name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:

@@ -1,0 +1,62 @@
+"""Where the time goes: what each phase of the pipeline will cost on this machine, in seconds."""
+
+from __future__ import annotations
+
+from pufferfish.base.errors import UserError
+from pufferfish.base.units import format_duration
+from pufferfish.schema.hardware import Hardware
+from pufferfish.schema.plan import BudgetPlan, Phases
+
+# Each phase is start-up, which is a multiple of importing torch on this machine, and work. Multiples and seconds measured on 2 cores, see docs/LOG.md.
+PROBE_STARTS, PROBE_S = 1.0, 2.5
+TRAIN_STARTS, TRAIN_SETUP_S = 1.6, 0.6
+EVALUATE_STARTS, EVALUATE_S = 1.6, 4.5
+EXPORT_STARTS, EXPORT_S = 4.0, 3.0
+PAUSE_S = 0.45  # DVC between two stages
+NUM_PAUSES = 5
+NUMBER_OF_EVALUATED_TOKENS_PER_TRAINED = 3.0  # a forward pass costs a third of a step
+MIN_TRAIN_SHARE = 0.1  # of the budget: with less left for training, the budget is refused
+PLANNING_SHARES = ((120.0, 0.08), (float("inf"), 0.05))  # up to so many seconds of budget, so much of it for planning
+
+
+def planning_limit_s(total_s: float) -> float:
+    """What planning may cost in all: 8 % of the budget under two minutes, else 5 %."""
+    return next(share for limit, share in PLANNING_SHARES if total_s < limit) * total_s
+
+
+def reserve_s(hardware: Hardware, *, validation_tokens: float, trained_tokens_per_s: float) -> tuple[float, float, float]:
+    """Seconds for evaluate, export, and the two pauses before them."""
+    start_s = hardware.measured.import_torch_s
+    evaluate_s = EVALUATE_STARTS * start_s + EVALUATE_S + validation_tokens / (NUMBER_OF_EVALUATED_TOKENS_PER_TRAINED * trained_tokens_per_s)
+    return evaluate_s, EXPORT_STARTS * start_s + EXPORT_S, 2 * PAUSE_S
+
+
+def divide(total_s: float, hardware: Hardware, *, plan_s: float, prepare_s: float, validation_tokens: float, trained_tokens_per_s: float) -> BudgetPlan:
+    """The budget by phase; training gets what is left. May be negative: see `check`."""
+    evaluate_s, export_s, last_pauses_s = reserve_s(hardware, validation_tokens=validation_tokens, trained_tokens_per_s=trained_tokens_per_s)
+    probe_s = PROBE_STARTS * hardware.measured.import_torch_s + PROBE_S
+    between_s = NUM_PAUSES * PAUSE_S
+    train_s = total_s - probe_s - plan_s - prepare_s - evaluate_s - export_s - between_s
+    phases = Phases(
+        hardware_probe_s=probe_s, plan_s=plan_s, prepare_subset_s=prepare_s, train_s=train_s, evaluate_s=evaluate_s, export_s=export_s, between_s=between_s
+    )
+    return BudgetPlan(total_s=total_s, reserve_s=evaluate_s + export_s + last_pauses_s, phases=phases)
+
+
+def training_setup_s(hardware: Hardware) -> float:
+    """Of the training phase, what passes before the first step: imports, building, a dry step."""
+    return TRAIN_STARTS * hardware.measured.import_torch_s + TRAIN_SETUP_S
+
+
+def check(budget: BudgetPlan, *, written: str, setup_s: float) -> None:
+    """Raises UserError if too little is left for training, naming the smallest budget that works here."""
+    needed = setup_s + MIN_TRAIN_SHARE * budget.total_s
+    if budget.phases.train_s >= needed:
+        return
+    fixed_s = budget.total_s - budget.phases.train_s + setup_s
+    smallest = 5 * -(-fixed_s / (1 - MIN_TRAIN_SHARE) // 5)
+    raise UserError(
+        "the time budget is too short to train anything",
+        saw=f"budget.time: {written}; everything but training takes {format_duration(fixed_s)} here",
+        fix=f"give at least {smallest:.0f}s on this machine, for example `time: 3m`",
+    )

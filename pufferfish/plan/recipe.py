@@ -1,0 +1,86 @@
+"""The recipe that is the same for all sizes: optimizer, learning rates, schedule, and how the run is executed on a device."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pufferfish.schema.hardware import Hardware
+from pufferfish.schema.params import DataParams, TrainParams
+from pufferfish.schema.plan import ModelPlan, TrainPlan
+
+# Learning rates at the reference width and batch, found by a sweep (docs/LOG.md); Adam's scale with width^-1/2, all with the square root of the batch's
+# distance from the best one.
+REFERENCE_WIDTH = 128
+MATRIX_LR, EMBEDDING_LR, HEAD_LR, GAIN_LR = 0.02, 0.3, 0.06, 0.01
+ADAMW_MATRIX_LR = 0.005
+WEIGHT_DECAY = 0.05
+CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the size of the gradient
+WARMUP_SHARE, COOLDOWN_SHARE, FINAL_LR_SHARE = 0.02, 0.55, 0.02
+
+LONGEST_EXPLICIT = 512  # context up to which explicit attention beats the fused kernel on CPUs (docs/LOG.md)
+NUM_EVALS = 8
+EVAL_SHARE = 0.004  # of the training time, for one evaluation
+CHECKPOINT_SHARE, CHECKPOINT_S = 0.05, (20.0, 600.0)  # of the training time, between two limits
+
+
+def attention_for(device: str, seq_len: int) -> Literal["explicit", "sdpa", "flash_attn"]:
+    """The kernel that is fastest on the device at this context."""
+    return "explicit" if device == "cpu" and seq_len <= LONGEST_EXPLICIT else "sdpa"
+
+
+def train_plan(
+    wish: TrainParams,
+    data: DataParams,
+    hardware: Hardware,
+    model: ModelPlan,
+    *,
+    dtype: str,
+    tokens_per_step: int,
+    micro_batch: int,
+    num_steps: int,
+    train_s: float,
+    best_tokens_per_step: float,
+    is_compiled: bool,
+    is_checkpointed: bool,
+) -> TrainPlan:
+    """Everything about training, with the user's pins kept."""
+    optimizer = "muon" if wish.optimizer == "auto" else wish.optimizer
+    batch_factor = min(2.0, max(0.5, math.sqrt(tokens_per_step / best_tokens_per_step)))
+    width_factor = (REFERENCE_WIDTH / model.d_model) ** 0.5
+    usual = MATRIX_LR if optimizer == "muon" else ADAMW_MATRIX_LR * width_factor * batch_factor
+    matrix_lr = usual if wish.learning_rate == "auto" else wish.learning_rate
+    others = batch_factor * width_factor * matrix_lr / usual
+    is_timed = wish.num_steps == "auto"
+    return TrainPlan(
+        device="cuda" if hardware.fingerprint.device == "cuda" else "cpu",
+        num_threads=hardware.fingerprint.num_threads,
+        dtype=dtype,  # type: ignore[arg-type]
+        attention=attention_for(hardware.fingerprint.device, model.seq_len),
+        is_compiled=is_compiled,
+        is_checkpointed=is_checkpointed,
+        optimizer=optimizer,
+        matrix_lr=matrix_lr,
+        embedding_lr=EMBEDDING_LR * others,
+        head_lr=HEAD_LR * others,
+        gain_lr=GAIN_LR * others,
+        weight_decay=WEIGHT_DECAY if wish.weight_decay == "auto" else wish.weight_decay,
+        clip_norm=(0.0 if optimizer == "muon" else CLIP_NORM) if wish.clip_norm == "auto" else wish.clip_norm,
+        micro_batch=micro_batch,
+        tokens_per_step=tokens_per_step,
+        clock="deadline" if is_timed else "steps",
+        num_steps=num_steps if is_timed else int(wish.num_steps),
+        warmup_share=WARMUP_SHARE if wish.warmup_share == "auto" else wish.warmup_share,
+        cooldown_share=COOLDOWN_SHARE if wish.cooldown_share == "auto" else wish.cooldown_share,
+        final_lr_share=FINAL_LR_SHARE,
+        num_evals=NUM_EVALS,
+        eval_tokens=max(model.seq_len, int(EVAL_SHARE * 3 * num_steps * tokens_per_step)),
+        checkpoint_interval_s=min(CHECKPOINT_S[1], max(CHECKPOINT_S[0], CHECKPOINT_SHARE * train_s)),
+        seed=wish.seed,
+        data_seed=data.seed,
+    )
+
+
+def embedding_params(model: ModelPlan) -> int:
+    """Of embedding and head."""
+    return model.vocab_size * model.d_model * (1 if model.is_tied else 2)

@@ -1,0 +1,77 @@
+"""The configurations worth pricing: shapes, contexts and vocabularies on a grid, what the user pinned kept as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pufferfish.base.errors import UserError
+from pufferfish.schema.params import ModelParams
+from pufferfish.schema.plan import ModelPlan
+
+LAYERS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 30)
+WIDTHS = (64, 96, 128, 160, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
+CONTEXTS = (128, 256, 512, 1024, 2048)
+VOCABULARIES = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+ASPECTS = (20.0, 200.0)  # width per layer: the loss varies by under 3 % between 10 and 200 (Kaplan et al., 2020, arXiv 2001.08361)
+
+FEW_HEADS = 12  # from here on, four query heads share a key/value head: it saves cache and parameters and costs nothing measurable
+ROPE_THETA, NORM_EPS = 1e4, 1e-6
+
+
+def models(wish: ModelParams, vocab_sizes: Sequence[int], *, max_seq_len: int) -> Iterator[ModelPlan]:
+    """Every legal model on the grid. Raises UserError if the pinned values leave none."""
+    contexts = [c for c in CONTEXTS if c <= max_seq_len] or [max_seq_len]
+    found = False
+    for d_model in _pinned(wish.d_model, WIDTHS):
+        heads = _heads(wish, d_model)
+        if heads is None:
+            continue
+        for num_layers in _pinned(wish.num_layers, LAYERS):
+            if wish.num_layers == wish.d_model == "auto" and not ASPECTS[0] <= d_model / num_layers <= ASPECTS[1]:
+                continue
+            for vocab_size in vocab_sizes:
+                for seq_len in _pinned(wish.seq_len, contexts):
+                    found = True
+                    yield _model(wish, vocab_size, num_layers, d_model, heads, seq_len)
+    if not found:
+        saw = ", ".join(f"model.{name}: {value}" for name, value in wish.model_dump().items() if value != "auto")
+        raise UserError("no model has the pinned shape", saw=saw, fix="leave one of them `auto`")
+
+
+def _pinned(value: int | str, choices: Sequence[int]) -> Sequence[int]:
+    return choices if isinstance(value, str) else [value]
+
+
+def _heads(wish: ModelParams, d_model: int) -> tuple[int, int] | None:
+    """Query and key/value heads for a width, or None where the pinned ones do not divide it."""
+    if isinstance(wish.num_heads, int):
+        num_heads = wish.num_heads
+    else:
+        step = wish.num_kv_heads if isinstance(wish.num_kv_heads, int) else 1
+        fitting = [n for n in range(step, d_model // 2 + 1, step) if d_model % (2 * n) == 0]
+        if not fitting:
+            return None
+        wanted = d_model / (64 if d_model % 64 == 0 else 32)
+        num_heads = min(fitting, key=lambda n: abs(n - wanted))
+    if d_model % (2 * num_heads):
+        return None
+    if isinstance(wish.num_kv_heads, int):
+        return (num_heads, wish.num_kv_heads) if num_heads % wish.num_kv_heads == 0 else None
+    return num_heads, num_heads // 4 if num_heads >= FEW_HEADS and num_heads % 4 == 0 else num_heads
+
+
+def _model(wish: ModelParams, vocab_size: int, num_layers: int, d_model: int, heads: tuple[int, int], seq_len: int) -> ModelPlan:
+    return ModelPlan(
+        vocab_size=vocab_size,
+        num_layers=num_layers,
+        d_model=d_model,
+        num_heads=heads[0],
+        num_kv_heads=heads[1],
+        head_dim=d_model // heads[0],
+        d_ff=wish.d_ff if isinstance(wish.d_ff, int) else max(32, round(d_model * 8 / 3 / 32) * 32),
+        seq_len=seq_len,
+        rope_theta=ROPE_THETA,
+        norm_eps=NORM_EPS,
+        is_tied=wish.is_tied if isinstance(wish.is_tied, bool) else False,
+        has_qk_norm=wish.has_qk_norm if isinstance(wish.has_qk_norm, bool) else True,
+    )

@@ -1,0 +1,63 @@
+"""How long a step takes, from prices and measured speeds. Good to some ten per cent, which is enough to choose what to measure."""
+
+from __future__ import annotations
+
+import math
+
+from pufferfish.plan.prices import Price
+from pufferfish.schema.hardware import DtypeSpeed, Hardware
+from pufferfish.schema.plan import ModelPlan, TrainPlan
+
+ELEMENT_PASSES = 6.0  # times an activation is read or written in forward and backward together, eager; fitted, see docs/LOG.md
+COMPILED_SHARE = 0.45  # of the passes and launches that remain when the compiler fuses them; fitted, see docs/LOG.md
+CACHE_BYTES_FACTOR = 3.0  # small activations live in caches, faster than the streamed bandwidth by so much
+MUON_POLYNOMIALS = 5
+ADAM_BYTES = 32  # per parameter, read and written
+
+
+def speed_of(hardware: Hardware, dtype: str) -> DtypeSpeed:
+    """The measured speeds of a dtype."""
+    return next(speed for speed in hardware.measured.dtypes if speed.dtype == dtype)
+
+
+def gemm_flops_per_s(speed: DtypeSpeed, m: int, k: int, n: int) -> float:
+    """Speed of (m, k) @ (k, n): the mean of the three nearest measured shapes, nearness and mean in logarithms."""
+    near = sorted((math.dist((math.log(g.m), math.log(g.k), math.log(g.n)), (math.log(m), math.log(k), math.log(n))), g.flops_per_s) for g in speed.gemms)[:3]
+    weights = [1 / (0.1 + distance) for distance, _ in near]
+    return math.exp(sum(weight * math.log(flops) for weight, (_, flops) in zip(weights, near, strict=True)) / sum(weights))
+
+
+def step_seconds(hardware: Hardware, price: Price, model: ModelPlan, train: TrainPlan) -> float:
+    """One optimizer step: matrix products at their measured speed, everything else at the speed of memory, launches, and the optimizer."""
+    speed = speed_of(hardware, train.dtype)
+    tokens = train.micro_batch * model.seq_len
+    num_micro = train.tokens_per_step // tokens
+    head = model.vocab_size * model.d_model
+    blocks = (price.flops_per_token - 6 * head) * tokens / gemm_flops_per_s(speed, tokens, model.d_model, 2 * model.d_ff)
+    products_s = blocks + 6 * head * tokens / gemm_flops_per_s(speed, tokens, model.d_model, model.vocab_size)
+    element_bytes = 4 if train.dtype == "float32" else 2
+    share = COMPILED_SHARE if train.is_compiled else 1.0
+    moved = (price.activation_elements_per_token * element_bytes + 4 * price.float32_elements_per_token) * ELEMENT_PASSES * tokens
+    moved_s = share * moved / (hardware.measured.bandwidth_bytes_per_s * CACHE_BYTES_FACTOR)
+    launch_s = share * price.num_operations * hardware.measured.launch_s
+    checkpointing = 4 / 3 if train.is_checkpointed else 1.0
+    return num_micro * checkpointing * (products_s + moved_s + launch_s) + optimizer_seconds(hardware, price, model, train)
+
+
+def optimizer_seconds(hardware: Hardware, price: Price, model: ModelPlan, train: TrainPlan) -> float:
+    """One update of all weights."""
+    bandwidth = hardware.measured.bandwidth_bytes_per_s
+    plain_s = price.num_params * ADAM_BYTES / bandwidth
+    if train.optimizer != "muon":
+        return plain_s
+    dtype = "float32" if train.dtype == "float32" else "bfloat16"
+    known = {speed.dtype for speed in hardware.measured.dtypes}
+    speed = speed_of(hardware, dtype if dtype in known else train.dtype)
+    return plain_s + orthogonalization_flops(model) / gemm_flops_per_s(speed, model.d_model, model.d_model, model.d_model)
+
+
+def orthogonalization_flops(model: ModelPlan) -> float:
+    """Of the Newton-Schulz polynomials for all matrices: 4 R^2 C + 2 R^3 each for R x C, R <= C."""
+    width, kv_width = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
+    shapes = [(width, model.d_model)] * 2 + [(kv_width, model.d_model)] * 2 + [(model.d_ff, model.d_model)] * 3
+    return MUON_POLYNOMIALS * model.num_layers * sum(4 * min(s) ** 2 * max(s) + 2 * min(s) ** 3 for s in shapes)

@@ -1,0 +1,90 @@
+"""The state of an interrupted training: whole or absent, checked when read, never a pickle.
+
+A checkpoint is a folder `step-<number>` with `state.safetensors`, `progress.json` and, written last, `manifest.json` with their SHA-256. It is written beside,
+flushed and moved into place; the last two are kept. The newest that passes its manifest is the one to go on from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pufferfish.base import atomic
+from pufferfish.base.digest import digest_file
+
+KEEP = 2
+STATE, PROGRESS, MANIFEST = "state.safetensors", "progress.json", "manifest.json"
+
+
+def save(folder: Path, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> int:
+    """Write a checkpoint of `progress["step"]` into the work folder; returns its bytes. Raises OSError (a full disk) and leaves the earlier ones whole."""
+    target = folder / f"step-{progress['step']:09d}"
+    temporary = atomic.beside(target)
+    temporary.mkdir(parents=True)
+    try:
+        _save_tensors(temporary / STATE, tensors)
+        atomic.write_json(temporary / PROGRESS, progress)
+        files = {name: digest_file(temporary / name) for name in (STATE, PROGRESS)}
+        atomic.write_json(temporary / MANIFEST, files)
+        num_bytes = sum((temporary / name).stat().st_size for name in files)
+        atomic.replace_folder(target, temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for old in _found(folder)[KEEP:]:
+        shutil.rmtree(old)
+    for left_over in folder.glob(".step-*.tmp"):  # of a process that was killed while saving
+        shutil.rmtree(left_over, ignore_errors=True)
+    return num_bytes
+
+
+def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(f"cannot write {path}: {error}") from error
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def load_newest(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[str]] | None:
+    """Tensors and progress of the newest whole checkpoint, and complaints about damaged ones that were passed over; None if there is none."""
+    complaints = []
+    for candidate in _found(folder):
+        damage = _damage(candidate)
+        if damage:
+            complaints.append(f"{candidate.name} is damaged ({damage}) and was passed over")
+            continue
+        progress = json.loads((candidate / PROGRESS).read_text("utf-8"))
+        return load_file(candidate / STATE), progress, complaints
+    return None
+
+
+def has_any(folder: Path) -> bool:
+    """Whether there is something to go on from, whole or not."""
+    return bool(_found(folder))
+
+
+def _found(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _damage(candidate: Path) -> str:
+    try:
+        files = json.loads((candidate / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST}: {error}"
+    for name, expected in files.items():
+        path = candidate / name
+        if not path.exists():
+            return f"{name} is missing"
+        if digest_file(path) != expected:
+            return f"{name} does not match its SHA-256"
+    return ""

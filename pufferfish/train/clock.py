@@ -1,0 +1,157 @@
+"""What drives the schedule: the deadline, a number of steps, or the record of an earlier run."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from pufferfish.base.clock import now_s
+
+
+class Clock(Protocol):
+    """Progress of a training. `u` is the schedule's progress before the next step."""
+
+    u: float
+
+    def tick(self) -> None:
+        """A step was made."""
+
+    @property
+    def is_over(self) -> bool:
+        """No further step."""
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps still to come."""
+
+    @property
+    def remaining_s(self) -> float:
+        """Time still to come."""
+
+
+class StepClock:
+    """So many steps, whatever they take: u = step / num_steps."""
+
+    def __init__(self, num_steps: int, *, step: int = 0) -> None:
+        self.num_steps, self.step = num_steps, step
+        self.u = min(1.0, step / num_steps)
+        self._start_s, self._first_step = now_s(), step
+
+    def tick(self) -> None:
+        """A step was made."""
+        self.step += 1
+        self.u = min(1.0, self.step / self.num_steps)
+
+    @property
+    def is_over(self) -> bool:
+        """All steps are made."""
+        return self.step >= self.num_steps
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps still to come."""
+        return self.num_steps - self.step
+
+    @property
+    def remaining_s(self) -> float:
+        """At the mean pace so far; 0 before the first step."""
+        done = self.step - self._first_step
+        return (now_s() - self._start_s) / done * self.expected_steps if done else 0.0
+
+
+class ReplayClock:
+    """The progress that an earlier run recorded, step by step."""
+
+    def __init__(self, recorded_u: list[float], *, step: int = 0) -> None:
+        self.recorded_u, self.step = recorded_u, step
+        self.u = recorded_u[step] if step < len(recorded_u) else 1.0
+
+    def tick(self) -> None:
+        """A step was made."""
+        self.step += 1
+        self.u = self.recorded_u[self.step] if self.step < len(self.recorded_u) else 1.0
+
+    @property
+    def is_over(self) -> bool:
+        """All recorded steps are made."""
+        return self.step >= len(self.recorded_u)
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps still to come."""
+        return len(self.recorded_u) - self.step
+
+    @property
+    def remaining_s(self) -> float:
+        """Not known: a replay ignores time."""
+        return 0.0
+
+
+class DeadlineClock:
+    """Progress by the remaining-fraction rule: after each step u += (1 - u) / (expected remaining steps).
+
+    It is monotonic, reaches 1 exactly when time runs out, and a stall only shortens the future: it never skips the cooldown. The pace is
+    the mean of the last steps without outliers; a step that took over three times the median is a stall, not a pace. Time that evaluations
+    and the final save will still need is reserved through `reserve_s`.
+    """
+
+    WINDOW = 24  # steps that the pace is taken from
+    STALL = 3.0  # medians
+
+    def __init__(self, deadline_s: float, *, step_s: float, u: float = 0.0, now: Callable[[], float] = now_s) -> None:
+        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until there is a measured one."""
+        self.deadline_s, self.u, self.now = deadline_s, u, now
+        self.reserve_s = 0.0
+        self._pace = deque([step_s], maxlen=self.WINDOW)
+        self._last_s = now()
+        self._is_over = False
+        self.num_stalls = 0
+
+    def start_step(self) -> None:
+        """Time from here on belongs to the next step; call it after anything that is no step."""
+        self._last_s = self.now()
+
+    def tick(self) -> None:
+        """A step was made since `start_step` or the last tick."""
+        now = self.now()
+        elapsed_s, self._last_s = now - self._last_s, now
+        if elapsed_s > self.STALL * statistics.median(self._pace) and len(self._pace) >= 8:
+            self.num_stalls += 1
+        else:
+            if self._pace.maxlen == self.WINDOW and len(self._pace) == 1:
+                self._pace.clear()  # the first measured step replaces the planned pace
+            self._pace.append(elapsed_s)
+        if self.num_stalls >= 8:  # not stalls any more: the machine is slower now
+            self._pace.clear()
+            self._pace.append(elapsed_s)
+            self.num_stalls = 0
+        steps = self.remaining_s / self.step_s
+        self.u = min(1.0, self.u + (1 - self.u) / max(1.0, steps))
+        self._is_over = self.u >= 1.0 or steps < 1.0
+
+    @property
+    def step_s(self) -> float:
+        """Pace: mean seconds of the last steps, stalls left out."""
+        return max(1e-6, statistics.fmean(self._pace))
+
+    @property
+    def slowest_s(self) -> float:
+        """The slowest of the last steps, stalls left out."""
+        return max(self._pace)
+
+    @property
+    def is_over(self) -> bool:
+        """Another step would end after the deadline."""
+        return self._is_over or self.remaining_s < self.slowest_s
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps still to come at this pace."""
+        return max(0, int(self.remaining_s / self.step_s))
+
+    @property
+    def remaining_s(self) -> float:
+        """Time for steps until the deadline."""
+        return max(0.0, self.deadline_s - self.reserve_s - self.now())

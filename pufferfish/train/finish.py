@@ -1,0 +1,54 @@
+"""The trained model as a folder: weights, tokenizer, plan, what really happened."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from pufferfish.base import atomic
+from pufferfish.base.digest import digest_file
+from pufferfish.model.load import WEIGHTS
+from pufferfish.schema.plan import Plan
+from pufferfish.schema.reports import Outcome, Subset
+from pufferfish.train.loop import Training
+
+
+def save_model(training: Training, plan: Plan, subset: Subset, *, tokenizer: Path, run_key: str, target: Path) -> Outcome:
+    """Write the folder beside and move it into place. Raises OSError if the disk is full; the checkpoints are still there then."""
+    temporary = atomic.beside(target)
+    temporary.mkdir(parents=True)
+    try:
+        save_file(training.trainer.exported_weights(), temporary / WEIGHTS, metadata={"format": "pt"})
+        shutil.copyfile(tokenizer, temporary / "tokenizer.json")
+        training.record.save_schedule(temporary / "schedule.jsonl", seed=plan.train.seed, data_seed=plan.train.data_seed)
+        plan.save(temporary / "plan.json")
+        outcome = _outcome(training, plan, subset, weights_sha256=digest_file(temporary / WEIGHTS), run_key=run_key)
+        outcome.save(temporary / "outcome.json")
+        atomic.replace_folder(target, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return outcome
+
+
+def _outcome(training: Training, plan: Plan, subset: Subset, *, weights_sha256: str, run_key: str) -> Outcome:
+    last = training.record.loss[-50:]
+    return Outcome(
+        plan=plan.identity,
+        subset=subset.identity,
+        weights_sha256=weights_sha256,
+        run_key=run_key,
+        num_steps=training.step,
+        num_tokens=training.num_tokens,
+        final_loss=statistics.fmean(last) if last else 0.0,
+        final_lr_share=training.record.lr_share[-1] if training.record.lr_share else 0.0,
+        train_s=training.elapsed_s,
+        planned_s=plan.budget.phases.train_s,
+        median_step_s=training.median_step_s,
+        tokens_per_s=training.num_tokens / max(1e-9, training.loop_s),
+        peak_memory_bytes=training.peak_memory_bytes,
+        num_resumes=training.num_resumes,
+        warnings=training.warnings,
+    )

@@ -1,0 +1,280 @@
+"""The training loop: a generator of events that follows a clock, saves by time and gives back everything it did.
+
+Shapes: a batch is (micro_batch, T + 1) token ids.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pufferfish.base.clock import now_s
+from pufferfish.base.errors import UserError
+from pufferfish.base.events import CheckpointSaved, EvalDone, Event, Finished, Refit, Shrunk, Started, StepDone, Warned
+from pufferfish.data.batches import Prefetcher, Windows
+from pufferfish.schema.plan import Plan
+from pufferfish.train import checkpoint, memory
+from pufferfish.train.clock import DeadlineClock, ReplayClock, StepClock
+from pufferfish.train.readings import Readings
+from pufferfish.train.record import Record
+from pufferfish.train.schedule import lr_share
+from pufferfish.train.step import Trainer
+
+MAX_EVAL_SHARE = 0.01  # of the training time, for one evaluation
+MAX_SAVE_SHARE = 0.02  # of the time between two checkpoints, for one of them
+LOST_STEPS = 3  # in a row with a loss that is not finite: the training has diverged
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """Token ids for training and validation, and raw bytes for each validation token."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    validation_bytes_per_token: float
+
+
+class Training:
+    """One training run. Iterate over `run()`; afterwards the attributes say what happened.
+
+    `share_s` is the time that training owns, `elapsed_s` what it has used, interruptions left out; `finish_s` of it is kept for what follows the loop.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        corpora: Corpora,
+        work: Path,
+        *,
+        share_s: float,
+        start_s: float,
+        finish_s: float,
+        should_stop: Callable[[], bool] = lambda: False,
+        recorded_u: list[float] | None = None,
+    ) -> None:
+        self.plan, self.corpora, self.work, self.should_stop = plan, corpora, work, should_stop
+        self.share_s, self.finish_s, self.recorded_u = share_s, finish_s, recorded_u
+        self.start_s = start_s  # on the boot clock, moved back by what earlier processes used
+        self.step, self.num_samples, self.num_resumes = 0, 0, 0
+        self.record, self.warnings = Record(), list[str]()
+        self.is_interrupted = False
+        self.peak_memory_bytes = 0
+        self.loop_s = 0.0
+        self._step_s = deque[float](maxlen=1024)
+        self._save_s, self._saved_s, self._eval_s = 0.0, now_s(), 0.0
+        self._evals_done = 0
+        self._resumed_u = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time used of the share."""
+        return now_s() - self.start_s
+
+    def run(self) -> Iterator[Event]:
+        """Train to the end of the clock, or until `should_stop`. Raises UserError if the training diverges or nothing fits into memory."""
+        plan = self.plan.train
+        self.trainer = Trainer(self.plan.model, plan)
+        self.windows = Windows(self.corpora.train, self.plan.model.seq_len, plan.data_seed)
+        yield from self._resume()
+        yield from self._dry_step()
+        self.clock = self._make_clock()
+        self._readings = Readings(self.trainer.device)
+        self._saved_s = now_s()
+        yield Started(self.step, self.plan.forecast.num_params, self.share_s - self.finish_s, self.num_resumes > 0)
+        loop_start_s = now_s()
+        while not self.clock.is_over and not self.is_interrupted:
+            yield from self._steps()
+        self.trainer.synchronize()
+        self.loop_s += now_s() - loop_start_s
+        if self.is_interrupted:
+            yield from self._checkpoint()
+            return
+        yield Finished(self.step, self.clock.u, self.num_tokens, self.elapsed_s, self.elapsed_s - (self.share_s - self.finish_s))
+
+    @property
+    def median_step_s(self) -> float:
+        """Of the last steps; 0 before the first."""
+        return statistics.median(self._step_s) if self._step_s else 0.0
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens trained on so far."""
+        return self.num_samples * self.plan.model.seq_len
+
+    def _make_clock(self) -> DeadlineClock | StepClock | ReplayClock:
+        if self.recorded_u is not None:
+            return ReplayClock(self.recorded_u, step=self.step)
+        if self.plan.train.clock == "steps":
+            return StepClock(self.plan.train.num_steps, step=self.step)
+        return DeadlineClock(self.start_s + self.share_s - self.finish_s, step_s=self.plan.forecast.step_s, u=self._resumed_u)
+
+    def _steps(self) -> Iterator[Event]:
+        """Steps with one size of micro-batch, until the clock is over, somebody wants to stop, or memory runs out."""
+        micro_batch, per_step = self.trainer.micro_batch, self.trainer.sequences_per_step
+        lost = 0
+        with Prefetcher(self.windows, micro_batch, self.num_samples) as batches:
+            while not self.clock.is_over:
+                self._start_step()
+                u = self.clock.u
+                share = lr_share(u, self.plan.train)
+                started_s = now_s()
+                try:
+                    loss, grad_norm = self.trainer.step((next(batches) for _ in range(per_step // micro_batch)), lr_share=share)
+                except RuntimeError as error:
+                    yield self._shrink(error)
+                    return
+                reading = self._readings.exchange(self.step, loss, grad_norm)
+                self._note_step(u, share)
+                self.clock.tick()
+                if reading:
+                    lost = 0 if math.isfinite(reading.loss) else lost + 1
+                    self._check(lost)
+                    self.record.loss.append(reading.loss)
+                    self._step_s.append(now_s() - started_s)
+                    pace = self.plan.train.tokens_per_step / max(1e-9, self._step_s[-1])
+                    self._note_memory()
+                    where = (self.step, self.clock.u, reading.loss, share, reading.grad_norm, self.num_tokens, pace)
+                    yield StepDone(*where, self.elapsed_s, self.clock.remaining_s, self.peak_memory_bytes)
+                yield from self._between_steps()
+                if self.should_stop():
+                    self.is_interrupted = True
+                    return
+
+    def _start_step(self) -> None:
+        if isinstance(self.clock, DeadlineClock):
+            evals_left = max(0, self.plan.train.num_evals - self._evals_done)
+            self.clock.reserve_s = evals_left * self._eval_s
+            self.clock.start_step()
+
+    def _note_step(self, u: float, share: float) -> None:
+        self.record.u.append(u)
+        self.record.lr_share.append(share)
+        self.record.first_sample.append(self.num_samples)
+        self.step += 1
+        self.num_samples += self.trainer.sequences_per_step
+
+    def _note_memory(self) -> None:
+        if self.step % 16 == 1:  # asking the system costs as much as a small operation
+            self.peak_memory_bytes = max(self.peak_memory_bytes, memory.used_bytes(self.trainer.device))
+
+    def _check(self, lost: int) -> None:
+        if lost >= LOST_STEPS:
+            rate = self.plan.train.matrix_lr
+            saw = f"the loss is not a number for {lost} steps, at step {self.step}"
+            raise UserError("training diverged", saw=saw, fix=f"set train.learning_rate below {rate:g} in params.yaml")
+
+    def _between_steps(self) -> Iterator[Event]:
+        plan = self.plan.train
+        if self._evals_done < plan.num_evals and self.clock.u >= (self._evals_done + 1) / (plan.num_evals + 1):
+            self._evals_done += 1
+            if self._eval_s > MAX_EVAL_SHARE * self.share_s and isinstance(self.clock, DeadlineClock):
+                yield Refit(self.step, f"evaluation skipped: it takes {self._eval_s:.1f} s", self.clock.expected_steps)
+            else:
+                yield self._evaluate()
+        interval_s = max(plan.checkpoint_interval_s, self._save_s / MAX_SAVE_SHARE)
+        if now_s() - self._saved_s > interval_s:
+            yield from self._checkpoint()
+
+    def _evaluate(self) -> EvalDone:
+        started_s = now_s()
+        nats = [self.trainer.mean_loss(window[:, :-1], window[:, 1:]) for window in self._validation_batches()]
+        val_bpb = sum(nats) / len(nats) / math.log(2) / self.corpora.validation_bytes_per_token
+        self._eval_s = now_s() - started_s
+        recent = self.record.loss[-20:]
+        row = {"elapsed_s": round(self.elapsed_s, 2), "val_bpb": round(val_bpb, 5), "train_loss": round(sum(recent) / max(1, len(recent)), 4)}
+        self.record.curve.append({**row, "step": self.step, "tokens": self.num_tokens})
+        return EvalDone(self.step, self.clock.u, val_bpb, self.elapsed_s, self._eval_s)
+
+    def _validation_batches(self) -> Iterator[np.ndarray]:
+        """Windows (B, T + 1) spread evenly over the validation text, `eval_tokens` in all, in batches of one size."""
+        seq_len, tokens = self.plan.model.seq_len, self.corpora.validation
+        num_windows = max(1, min(self.plan.train.eval_tokens, len(tokens) - 1) // seq_len)
+        starts = np.linspace(0, max(0, len(tokens) - 1 - seq_len), num_windows).astype(np.int64)
+        size = max(1, min(num_windows, 8192 // seq_len))
+        for first in range(0, num_windows - size + 1, size):
+            yield tokens[starts[first : first + size, None] + np.arange(min(seq_len + 1, len(tokens)))].astype(np.int64)
+
+    def _checkpoint(self) -> Iterator[Event]:
+        started_s = now_s()
+        progress = {
+            "step": self.step,
+            "num_samples": self.num_samples,
+            "elapsed_s": self.elapsed_s,
+            "loop_s": self.loop_s,
+            "u": self.clock.u,
+            "micro_batch": self.trainer.micro_batch,
+            "evals_done": self._evals_done,
+            "num_resumes": self.num_resumes,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "warnings": self.warnings,
+            "record": self.record.as_progress(),
+        }
+        try:
+            num_bytes = checkpoint.save(self.work, self.trainer.state(), progress)
+        except OSError as error:
+            yield self._warn(f"the checkpoint could not be saved ({error.strerror or error}); training goes on, the last good one is kept")
+        else:
+            self._save_s = now_s() - started_s
+            yield CheckpointSaved(self.step, self._save_s, num_bytes)
+        self._saved_s = now_s()
+
+    def _warn(self, message: str) -> Warned:
+        self.warnings.append(message)
+        return Warned(self.step, message)
+
+    def _resume(self) -> Iterator[Event]:
+        found = checkpoint.load_newest(self.work)
+        if found is None:
+            return
+        tensors, progress, complaints = found
+        self.trainer.load_state(tensors)
+        self.step, self.num_samples, self._evals_done = progress["step"], progress["num_samples"], progress["evals_done"]
+        self.trainer.micro_batch, self.loop_s = progress["micro_batch"], progress["loop_s"]
+        self.num_resumes, self.warnings = progress["num_resumes"] + 1, progress["warnings"]
+        self.peak_memory_bytes = progress["peak_memory_bytes"]
+        self.record = Record(**progress["record"])
+        self._resumed_u = progress["u"]
+        self.start_s = now_s() - progress["elapsed_s"]
+        for complaint in complaints:
+            yield self._warn(complaint)
+
+    def _dry_step(self) -> Iterator[Event]:
+        if self.step:
+            return
+        while True:
+            micro_batch = self.trainer.micro_batch
+            batches = [self.windows.batch(0, micro_batch) for _ in range(self.trainer.sequences_per_step // micro_batch)]
+            try:
+                self.trainer.dry_step(batches)
+                return
+            except RuntimeError as error:
+                yield self._shrink(error)
+
+    def _shrink(self, error: RuntimeError) -> Shrunk:
+        """Halve the micro-batch after an out-of-memory error; any other error goes on."""
+        if not memory.is_out_of_memory(error):
+            raise error
+        per_step, micro_batch = self.trainer.sequences_per_step, self.trainer.micro_batch
+        smaller = next((size for size in range(micro_batch // 2, 0, -1) if per_step % size == 0), 0)
+        if not smaller:
+            raise UserError(
+                "memory does not suffice for a single sequence",
+                saw=f"{memory.used_bytes(self.trainer.device) / 1e9:.1f} GB in use at step {self.step}",
+                fix="set hardware_probe.memory in params.yaml to what is really free, so that the plan fits",
+            ) from error
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()
+        self.trainer.model.zero_grad()
+        if self.trainer.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.trainer.micro_batch = smaller
+        reason = f"out of memory with {micro_batch} sequences at a time; going on with {smaller}, {self.plan.train.tokens_per_step} tokens a step as before"
+        self.warnings.append(reason)
+        return Shrunk(self.step, smaller, reason)

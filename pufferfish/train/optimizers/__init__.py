@@ -1,0 +1,1 @@
+"""Optimizers: one file each, one line each in the registry."""

@@ -1,0 +1,142 @@
+"""One optimizer step: forward, backward, clip, update. The same code trains and is timed by the planner.
+
+Shapes: B sequences of a micro-batch, T time; a batch is (B, T + 1) token ids, inputs and targets overlapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from pufferfish.base import registry
+from pufferfish.model.init import initialize
+from pufferfish.model.load import reset_rope
+from pufferfish.model.transformer import Decoder
+from pufferfish.schema.plan import ModelPlan, TrainPlan
+from pufferfish.train.precision import DTYPES, MasterWeights
+
+
+class Trainer:
+    """A model under training: its weights, their float32 masters and the optimizers."""
+
+    def __init__(self, model_plan: ModelPlan, plan: TrainPlan) -> None:
+        self.plan, self.model_plan = plan, model_plan
+        self.device = torch.device(plan.device)
+        if plan.device == "cpu":
+            torch.set_num_threads(plan.num_threads)
+        with torch.device("meta"):
+            model = Decoder(model_plan, attention=plan.attention, is_checkpointed=plan.is_checkpointed)
+        self.model = model.to_empty(device=self.device)
+        reset_rope(self.model)
+        for name, buffer in self.model.named_buffers():
+            if name.endswith("norm.weight"):
+                buffer.fill_(1.0)
+        initialize(self.model, seed=plan.seed)
+        self.weights = MasterWeights(self.model, DTYPES[plan.dtype])
+        self.optimizers: list[torch.optim.Optimizer] = registry.load("optimizer", plan.optimizer)(self.weights.masters, plan)
+        self._loss = torch.compile(self.model.loss, dynamic=False) if plan.is_compiled else self.model.loss
+        self.micro_batch = plan.micro_batch
+
+    @property
+    def sequences_per_step(self) -> int:
+        """Sequences in one optimizer step."""
+        return self.plan.tokens_per_step // self.model_plan.seq_len
+
+    def to_device(self, batch: np.ndarray) -> torch.Tensor:
+        """A batch of token ids (B, T + 1) on the device; on an accelerator the copy overlaps with computing."""
+        tensor = torch.from_numpy(batch)
+        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def step(self, batches: Iterable[np.ndarray], *, lr_share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Train on micro-batches that make up one step; returns mean loss (nats) and gradient norm as tensors on the device, not yet waited for."""
+        num_micro = self.sequences_per_step / self.micro_batch
+        scale = self.weights.loss_scale.value if self.weights.loss_scale else 1.0
+        total = torch.zeros((), device=self.device)
+        for batch in batches:
+            tokens = self.to_device(batch)
+            loss = self._loss(tokens[:, :-1], tokens[:, 1:])
+            (loss * (scale / num_micro)).backward()
+            total += loss.detach() / num_micro
+        self.weights.collect_gradients()
+        grad_norm = self._clip()
+        if self._may_update(grad_norm):
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak_lr"] * lr_share
+                optimizer.step()
+        self.weights.distribute()
+        return total, grad_norm
+
+    def _clip(self) -> torch.Tensor:
+        masters = list(self.weights.masters.values())
+        gradients = [master.grad for master in masters]
+        assert all(gradient is not None for gradient in gradients), "a weight got no gradient"
+        grad_norm = torch.nn.utils.get_total_norm(gradients)
+        if self.plan.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(masters, self.plan.clip_norm, grad_norm)
+        return grad_norm
+
+    def _may_update(self, grad_norm: torch.Tensor) -> bool:
+        if self.weights.loss_scale is None:
+            return True
+        is_finite = bool(torch.isfinite(grad_norm))  # float16 has to wait for this
+        self.weights.loss_scale.update(is_finite)
+        return is_finite
+
+    def dry_step(self, batches: list[np.ndarray]) -> None:
+        """Everything that a first step pays for (compilation, allocation, kernel selection), leaving weights and optimizers as they were."""
+        scale = self.weights.loss_scale
+        saved = (scale.value, scale.good_steps) if scale else None
+        self.step(batches, lr_share=0.0)
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        if scale and saved:
+            scale.value, scale.good_steps = saved
+        self.synchronize()
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    @torch.no_grad()
+    def mean_loss(self, inputs_BT: np.ndarray, targets_BT: np.ndarray) -> float:
+        """Mean loss in nats per token without training, in the dtype of training."""
+        self.model.eval()
+        losses = self.model.losses(self.to_device(inputs_BT), self.to_device(targets_BT))
+        self.model.train()
+        return float(losses.mean())
+
+    def exported_weights(self) -> dict[str, torch.Tensor]:
+        """All weights by the names of the stock architecture, float32, on the CPU."""
+        weights = {**dict(self.model.state_dict()), **self.weights.masters}
+        return {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that the next step depends on, as named tensors."""
+        tensors = {f"weight.{name}": tensor.detach() for name, tensor in self.weights.masters.items()}
+        for number, optimizer in enumerate(self.optimizers):
+            for index, entries in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{name}": tensor for name, tensor in entries.items()}
+        if self.weights.loss_scale:
+            tensors["loss_scale"] = torch.tensor([self.weights.loss_scale.value, float(self.weights.loss_scale.good_steps)])
+        return tensors
+
+    @torch.no_grad()
+    def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Go on from `state`, bit for bit."""
+        for name, master in self.weights.masters.items():
+            master.copy_(tensors[f"weight.{name}"])
+        for number, optimizer in enumerate(self.optimizers):
+            content = optimizer.state_dict()
+            entries: dict[int, dict[str, torch.Tensor]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith(f"optimizer.{number}."):
+                    _, _, index, name = key.split(".")
+                    entries.setdefault(int(index), {})[name] = tensor
+            optimizer.load_state_dict({**content, "state": entries})
+        if self.weights.loss_scale:
+            self.weights.loss_scale.value, self.weights.loss_scale.good_steps = float(tensors["loss_scale"][0]), int(tensors["loss_scale"][1])
+        self.weights.distribute()

@@ -1,0 +1,60 @@
+"""The folder where an unfinished training lives: outside version control, named after all that makes its checkpoints valid, owned by one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pufferfish.base import atomic, paths
+from pufferfish.base.digest import digest, digest_code
+from pufferfish.base.errors import UserError
+from pufferfish.schema.plan import Plan
+from pufferfish.schema.reports import Subset
+
+
+def work_identity(plan: Plan, subset: Subset) -> str:
+    """16 hex digits of everything that a checkpoint depends on: budget, model, training, data and code."""
+    sections = {name: getattr(plan, name).model_dump(mode="json") for name in ("budget", "model", "train")}
+    return digest({**sections, "subset": subset.identity, "code": digest_code("model", "train")})
+
+
+def work_folder(plan: Plan, subset: Subset) -> Path:
+    """Where this training keeps what an interruption must not lose."""
+    return paths.state() / "work" / work_identity(plan, subset)
+
+
+@contextmanager
+def own(folder: Path) -> Iterator[None]:
+    """Hold the work folder. Raises UserError naming the owner when another process trains there; a dead owner's lock is taken over."""
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / "owner.json"
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        try:
+            other = json.loads(owner.read_text("utf-8"))
+            saw = f"process {other['pid']} on {other['host']} is training in {folder}"
+        except (OSError, ValueError, KeyError):
+            saw = f"another process is training in {folder}"
+        raise UserError("this training is already running", saw=saw, fix="wait for it, or end that process and run `dvc repro` again") from None
+    try:
+        atomic.write_json(owner, {"pid": os.getpid(), "host": socket.gethostname()})
+        yield
+    finally:
+        lock.release()
+
+
+def run_key(folder: Path) -> str:
+    """The name of this training's row in tracking: made once, kept with the work, so that a resumed training goes on with its row."""
+    path = folder / "run_key"
+    if not path.exists():
+        atomic.write_text(path, uuid.uuid4().hex)
+    return path.read_text("utf-8").strip()

@@ -1,0 +1,31 @@
+"""plan: turn a time budget and a measured machine into one fully resolved training plan.
+
+reads   params.yaml (budget, plan, data, model, train), artifacts/hardware.json, artifacts/corpus.json
+writes  artifacts/plan.json
+"""
+
+from pufferfish.base import clock, paths
+from pufferfish.base.runtime import ensure_runtime
+from pufferfish.base.stage import stage
+from pufferfish.schema.hardware import Corpus, Hardware
+from pufferfish.schema.params import Params
+
+
+@stage("plan")
+def main() -> None:
+    started_s = clock.process_start_s()
+    params, hardware, corpus = Params.load(paths.PARAMS), Hardware.load(paths.HARDWARE), Corpus.load(paths.CORPUS)
+    ensure_runtime(hardware.fingerprint.num_threads)
+
+    from pufferfish.track.spool import spool_stage
+    from pufferfish.train.planning import plan_here  # torch arrives here, once the user's part is known to be right
+    from pufferfish.ui.tables import plan_text
+
+    plan = plan_here(params, hardware, corpus, spent_s=lambda: clock.now_s() - started_s)
+    plan.save(paths.PLAN)
+    print(plan_text(plan, hardware))
+    spool_stage("plan", params=params.model_dump(), metrics=plan.forecast.model_dump(), artifacts=[paths.PLAN], tags={"hardware": hardware.identity})
+
+
+if __name__ == "__main__":
+    main()
