@@ -10,7 +10,7 @@ import pytest
 from pufferfish.base import memory, runtime
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = (*runtime.SETTINGS, "OMP_NUM_THREADS")
+OURS = (*runtime.SETTINGS, *runtime.WAITING, "OMP_NUM_THREADS")
 PROGRAM = """
 import os, sys
 print("start", os.getpid(), flush=True)
@@ -18,7 +18,7 @@ from pufferfish.base.runtime import ensure_runtime
 print("said before")
 ensure_runtime(3)
 print("went on", os.getpid(), sys.argv[1:], sys.stdin.readline().strip(), sys.flags.utf8_mode)
-print(*(f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith(("MALLOC_", "OMP_"))))
+print(*(f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith(("MALLOC_", "OMP_", "GOMP_"))))
 print("to the other stream", file=sys.stderr)
 """
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux restarts")
@@ -43,7 +43,7 @@ def test_the_process_restarts_once_with_the_same_id_arguments_and_streams(progra
     process = lines[0].split()[1]
     assert lines[:3] == [f"start {process}", "said before", f"start {process}"], done.stderr
     assert lines[3:5] == ["said before", f"went on {process} ['--name', 'two words', ''] hello 1"]
-    assert lines[5] == "MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=2147483648 OMP_NUM_THREADS=3 OMP_WAIT_POLICY=PASSIVE"
+    assert lines[5] == "GOMP_SPINCOUNT=1000 MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=2147483648 OMP_NUM_THREADS=3"
     assert done.stderr == "to the other stream\n"
 
 
@@ -51,6 +51,11 @@ def test_the_process_restarts_once_with_the_same_id_arguments_and_streams(progra
 def test_what_the_user_has_set_wins(program):
     done = start(["program.py"], program, OMP_NUM_THREADS="5", MALLOC_TRIM_THRESHOLD_="7")
     assert "MALLOC_TRIM_THRESHOLD_=7 OMP_NUM_THREADS=5" in done.stdout
+
+
+def test_a_wished_way_of_waiting_is_not_contradicted():
+    assert "GOMP_SPINCOUNT" not in runtime.missing_settings(2, {"OMP_WAIT_POLICY": "ACTIVE"})
+    assert runtime.missing_settings(2, {"GOMP_SPINCOUNT": "5"}).keys() == {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS"}
 
 
 def test_nothing_restarts_where_everything_is_set(program):
