@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pufferfish.base import memory, runtime
+from pufferfish.base import clock, memory, runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = (*runtime.SETTINGS, *runtime.WAITING, "OMP_NUM_THREADS")
@@ -74,6 +74,16 @@ def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(runtime.platform, "system", lambda: "Darwin")
     monkeypatch.setattr(runtime.os, "execve", lambda *all: pytest.fail("restarted"))
     runtime.ensure_runtime(2)
+
+
+@ON_LINUX
+def test_the_start_of_a_process_is_known_to_a_few_hundredths_of_a_second():
+    code = "from pufferfish.base import clock; print(clock.process_start_s(), clock.now_s())"
+    before_s = clock.now_s()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    after_s = clock.now_s()
+    start_s, end_s = map(float, done.stdout.split())
+    assert before_s - 0.05 <= start_s < end_s <= after_s
 
 
 def test_the_peak_of_memory_is_at_least_what_is_held_and_grows_with_it():
