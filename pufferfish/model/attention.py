@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pufferfish.model.cache import LayerCache
+from pufferfish.model.linear import Linear
 from pufferfish.model.norm import RMSNorm, norm_price, normalize
 from pufferfish.model.price import Price
 from pufferfish.model.rope import rotate
@@ -23,10 +24,10 @@ class Attention(nn.Module):
         super().__init__()
         self.plan, self.attention = plan, attention
         kv_dim = plan.num_kv_heads * plan.head_dim
-        self.q_proj = nn.Linear(plan.d_model, plan.num_heads * plan.head_dim, bias=False)
-        self.k_proj = nn.Linear(plan.d_model, kv_dim, bias=False)
-        self.v_proj = nn.Linear(plan.d_model, kv_dim, bias=False)
-        self.o_proj = nn.Linear(plan.num_heads * plan.head_dim, plan.d_model, bias=False)
+        self.q_proj = Linear(plan.d_model, plan.num_heads * plan.head_dim)
+        self.k_proj = Linear(plan.d_model, kv_dim)
+        self.v_proj = Linear(plan.d_model, kv_dim)
+        self.o_proj = Linear(plan.num_heads * plan.head_dim, plan.d_model)
         if plan.has_qk_norm:
             self.q_norm = RMSNorm(plan.head_dim, plan.norm_eps, is_trained=True)
             self.k_norm = RMSNorm(plan.head_dim, plan.norm_eps, is_trained=True)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pufferfish.model.linear import Linear
 from pufferfish.model.price import Price
 from pufferfish.schema.plan import ModelPlan
 
@@ -18,9 +19,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, plan: ModelPlan) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(plan.d_model, plan.d_ff, bias=False)
-        self.up_proj = nn.Linear(plan.d_model, plan.d_ff, bias=False)
-        self.down_proj = nn.Linear(plan.d_ff, plan.d_model, bias=False)
+        self.gate_proj = Linear(plan.d_model, plan.d_ff)
+        self.up_proj = Linear(plan.d_model, plan.d_ff)
+        self.down_proj = Linear(plan.d_ff, plan.d_model)
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """(B, T, D) in, (B, T, D) out."""

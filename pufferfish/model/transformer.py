@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pufferfish.model.attention import Attention, attention_price
 from pufferfish.model.cache import KeyValueCache, LayerCache
+from pufferfish.model.linear import Linear, empty_embedding
 from pufferfish.model.loss import head_price, mean_cross_entropy, token_cross_entropy
 from pufferfish.model.mlp import SwiGLU, mlp_price
 from pufferfish.model.norm import RMSNorm, norm_price
@@ -46,7 +47,7 @@ class Stack(nn.Module):
     def __init__(self, plan: ModelPlan, *, attention: str, is_checkpointed: bool) -> None:
         super().__init__()
         self.is_checkpointed = is_checkpointed
-        self.embed_tokens = nn.Embedding(plan.vocab_size, plan.d_model)
+        self.embed_tokens = empty_embedding(plan.vocab_size, plan.d_model)
         self.layers = nn.ModuleList(Block(plan, attention=attention) for _ in range(plan.num_layers))
         self.norm = RMSNorm(plan.d_model, plan.norm_eps, is_trained=False)
         cos, sin = rope_tables(plan.seq_len, plan.head_dim, plan.rope_theta)
@@ -58,10 +59,8 @@ class Stack(nn.Module):
         x_BTD = self.embed(tokens_BT)
         cos, sin = (table[: tokens_BT.shape[1]].to(x_BTD.dtype) for table in (self.cos, self.sin))
         for layer in self.layers:
-            if self.is_checkpointed and self.training:
-                x_BTD = checkpoint(layer, x_BTD, cos, sin, use_reentrant=False)
-            else:
-                x_BTD = layer(x_BTD, cos, sin)
+            is_recomputed = self.is_checkpointed and self.training
+            x_BTD = checkpoint(layer, x_BTD, cos, sin, use_reentrant=False) if is_recomputed else layer(x_BTD, cos, sin)
         return self.norm(x_BTD)
 
     def embed(self, tokens_BT: torch.Tensor) -> torch.Tensor:
@@ -77,7 +76,7 @@ class Decoder(nn.Module):
         self.plan = plan
         self.model = Stack(plan, attention=attention, is_checkpointed=is_checkpointed)
         if not plan.is_tied:
-            self.lm_head = nn.Linear(plan.d_model, plan.vocab_size, bias=False)
+            self.lm_head = Linear(plan.d_model, plan.vocab_size)
 
     @property
     def head_weight(self) -> torch.Tensor:

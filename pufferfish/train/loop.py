@@ -269,9 +269,7 @@ class Training:
                 saw=f"{memory.used_bytes(self.trainer.device) / 1e9:.1f} GB in use at step {self.step}",
                 fix="set hardware_probe.memory in params.yaml to what is really free, so that the plan fits",
             ) from error
-        for optimizer in self.trainer.optimizers:
-            optimizer.zero_grad()
-        self.trainer.model.zero_grad()
+        self.trainer.drop_gradients()
         if self.trainer.device.type == "cuda":
             torch.cuda.empty_cache()
         self.trainer.micro_batch = smaller

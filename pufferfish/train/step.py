@@ -12,9 +12,9 @@ import torch
 
 from pufferfish.base import registry
 from pufferfish.model.init import initialize
-from pufferfish.model.load import reset_rope
 from pufferfish.model.transformer import Decoder
 from pufferfish.schema.plan import ModelPlan, TrainPlan
+from pufferfish.train.optimizers.adamw import Optimizer
 from pufferfish.train.precision import DTYPES, MasterWeights
 
 
@@ -26,16 +26,11 @@ class Trainer:
         self.device = torch.device(plan.device)
         if plan.device == "cpu":
             torch.set_num_threads(plan.num_threads)
-        with torch.device("meta"):
-            model = Decoder(model_plan, attention=plan.attention, is_checkpointed=plan.is_checkpointed)
-        self.model = model.to_empty(device=self.device)
-        reset_rope(self.model)
-        for name, buffer in self.model.named_buffers():
-            if name.endswith("norm.weight"):
-                buffer.fill_(1.0)
-        initialize(self.model, seed=plan.seed)
+        model = Decoder(model_plan, attention=plan.attention, is_checkpointed=plan.is_checkpointed)
+        initialize(model, seed=plan.seed)
+        self.model = model.to(self.device)
         self.weights = MasterWeights(self.model, DTYPES[plan.dtype])
-        self.optimizers: list[torch.optim.Optimizer] = registry.load("optimizer", plan.optimizer)(self.weights.masters, plan)
+        self.optimizers: list[Optimizer] = registry.load("optimizer", plan.optimizer)(self.weights.masters, plan)
         self._loss = torch.compile(self.model.loss, dynamic=False) if plan.is_compiled else self.model.loss
         self.micro_batch = plan.micro_batch
 
@@ -63,11 +58,14 @@ class Trainer:
         grad_norm = self._clip()
         if self._may_update(grad_norm):
             for optimizer in self.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak_lr"] * lr_share
-                optimizer.step()
+                optimizer.step(lr_share)
         self.weights.distribute()
         return total, grad_norm
+
+    def drop_gradients(self) -> None:
+        """After a step that failed half-way."""
+        for parameter in (*self.weights.masters.values(), *self.model.parameters()):
+            parameter.grad = None
 
     def _clip(self) -> torch.Tensor:
         masters = list(self.weights.masters.values())
@@ -91,7 +89,7 @@ class Trainer:
         saved = (scale.value, scale.good_steps) if scale else None
         self.step(batches, lr_share=0.0)
         for optimizer in self.optimizers:
-            optimizer.state.clear()
+            optimizer.reset()
         if scale and saved:
             scale.value, scale.good_steps = saved
         self.synchronize()
@@ -117,9 +115,8 @@ class Trainer:
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on, as named tensors."""
         tensors = {f"weight.{name}": tensor.detach() for name, tensor in self.weights.masters.items()}
-        for number, optimizer in enumerate(self.optimizers):
-            for index, entries in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{number}.{index}.{name}": tensor for name, tensor in entries.items()}
+        for optimizer in self.optimizers:
+            tensors |= optimizer.state()
         if self.weights.loss_scale:
             tensors["loss_scale"] = torch.tensor([self.weights.loss_scale.value, float(self.weights.loss_scale.good_steps)])
         return tensors
@@ -129,14 +126,8 @@ class Trainer:
         """Go on from `state`, bit for bit."""
         for name, master in self.weights.masters.items():
             master.copy_(tensors[f"weight.{name}"])
-        for number, optimizer in enumerate(self.optimizers):
-            content = optimizer.state_dict()
-            entries: dict[int, dict[str, torch.Tensor]] = {}
-            for key, tensor in tensors.items():
-                if key.startswith(f"optimizer.{number}."):
-                    _, _, index, name = key.split(".")
-                    entries.setdefault(int(index), {})[name] = tensor
-            optimizer.load_state_dict({**content, "state": entries})
+        for optimizer in self.optimizers:
+            optimizer.load_state(tensors)
         if self.weights.loss_scale:
             self.weights.loss_scale.value, self.weights.loss_scale.good_steps = float(tensors["loss_scale"][0]), int(tensors["loss_scale"][1])
         self.weights.distribute()

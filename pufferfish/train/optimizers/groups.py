@@ -16,14 +16,6 @@ def kind_of(name: str, tensor: torch.Tensor) -> str:
     return "gain" if tensor.ndim == 1 else "matrix"
 
 
-def by_kind(weights: dict[str, torch.Tensor]) -> dict[str, list[torch.Tensor]]:
-    """The weights of each kind, in order of their names' appearance; kinds that do not occur are left out."""
-    kinds: dict[str, list[torch.Tensor]] = {}
-    for name, tensor in weights.items():
-        kinds.setdefault(kind_of(name, tensor), []).append(tensor)
-    return kinds
-
-
 def peak_lr(kind: str, plan: TrainPlan) -> float:
     """Peak learning rate of a kind."""
     return {"embedding": plan.embedding_lr, "head": plan.head_lr, "gain": plan.gain_lr, "matrix": plan.matrix_lr}[kind]

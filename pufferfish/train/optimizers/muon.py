@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from pufferfish.schema.plan import TrainPlan
-from pufferfish.train.optimizers.adamw import adamw
+from pufferfish.train.optimizers.adamw import AdamW, Optimizer
 from pufferfish.train.optimizers.groups import kind_of
 
 MOMENTUM = 0.95
@@ -23,11 +23,11 @@ POLYNOMIALS = (
 )
 
 
-def build_muon(weights: dict[str, torch.Tensor], plan: TrainPlan) -> list[torch.optim.Optimizer]:
+def build_muon(weights: dict[str, torch.Tensor], plan: TrainPlan) -> list[Optimizer]:
     """Muon for the matrices between hidden states, AdamW for embedding, head and gains."""
     matrices = {name: tensor for name, tensor in weights.items() if kind_of(name, tensor) == "matrix"}
     others = {name: tensor for name, tensor in weights.items() if name not in matrices}
-    return [Muon(list(matrices.values()), plan), adamw(others, plan)]
+    return [Muon(matrices, plan), AdamW(others, plan)]
 
 
 def orthogonalize(x_SRC: torch.Tensor) -> torch.Tensor:
@@ -40,39 +40,54 @@ def orthogonalize(x_SRC: torch.Tensor) -> torch.Tensor:
     return x_SRC
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """Momentum, orthogonalised in batches of equal shape; decoupled weight decay where it agrees in sign with the update ("cautious",
     Chen et al., 2025, arXiv 2510.12402)."""
 
-    def __init__(self, matrices: list[torch.Tensor], plan: TrainPlan) -> None:
-        super().__init__([{"params": matrices, "peak_lr": plan.matrix_lr, "lr": 0.0, "weight_decay": plan.weight_decay}], {})
+    def __init__(self, weights: dict[str, torch.Tensor], plan: TrainPlan) -> None:
+        self.weights, self._plan = weights, plan
         self.dtype = torch.float32 if plan.dtype == "float32" else torch.bfloat16
+        self._shapes: dict[tuple[int, int], list[str]] = {}
+        for name, matrix in weights.items():
+            self._shapes.setdefault((min(matrix.shape), max(matrix.shape)), []).append(name)
+        self.reset()
+
+    def reset(self) -> None:
+        """As new."""
+        self._momentum = {name: torch.zeros_like(matrix) for name, matrix in self.weights.items()}
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, lr_share: float) -> None:
         """Update every matrix from its gradient."""
-        group = self.param_groups[0]
-        matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
-        for matrix in matrices:
-            if "momentum" not in self.state[matrix]:
-                self.state[matrix]["momentum"] = torch.zeros_like(matrix)
-        gradients = [matrix.grad for matrix in matrices]
-        momenta = [self.state[matrix]["momentum"] for matrix in matrices]
+        names = list(self.weights)
+        gradients = [self.weights[name].grad for name in names]
+        momenta = [self._momentum[name] for name in names]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        directions = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov
-        shapes: dict[tuple[int, int], list[int]] = {}
-        for index, matrix in enumerate(matrices):
-            shapes.setdefault((min(matrix.shape), max(matrix.shape)), []).append(index)
-        for indices in shapes.values():
-            is_tall = [matrices[index].shape[0] > matrices[index].shape[1] for index in indices]
-            stack = torch.stack([directions[index].mT if tall else directions[index] for index, tall in zip(indices, is_tall, strict=True)])
+        directions = dict(zip(names, torch._foreach_lerp(gradients, momenta, MOMENTUM), strict=True))  # Nesterov
+        for same in self._shapes.values():
+            stack = torch.stack([_flat(directions[name]) for name in same])
             updates = orthogonalize(stack.to(self.dtype)).to(torch.float32)
-            for index, tall, update in zip(indices, is_tall, updates, strict=True):
-                self._apply(matrices[index], update.mT if tall else update, group["lr"], group["weight_decay"])
+            for name, update in zip(same, updates, strict=True):
+                matrix = self.weights[name]
+                self._apply(matrix, update if _flat(matrix) is matrix else update.mT, self._plan.matrix_lr * lr_share)
 
-    @staticmethod
-    def _apply(matrix: torch.Tensor, update: torch.Tensor, lr: float, weight_decay: float) -> None:
+    def _apply(self, matrix: torch.Tensor, update: torch.Tensor, lr: float) -> None:
         rows, columns = matrix.shape
-        if weight_decay:
-            matrix.addcmul_(matrix, (update * matrix > 0).to(matrix.dtype), value=-lr * weight_decay)
+        if self._plan.weight_decay:
+            matrix.addcmul_(matrix, (update * matrix > 0).to(matrix.dtype), value=-lr * self._plan.weight_decay)
         matrix.add_(update, alpha=-lr * max(1.0, rows / columns) ** 0.5)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The momenta."""
+        return {f"muon.momentum.{name}": tensor for name, tensor in self._momentum.items()}
+
+    @torch.no_grad()
+    def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Go on from `state`."""
+        for name, tensor in self.state().items():
+            tensor.copy_(tensors[name])
+
+
+def _flat(matrix: torch.Tensor) -> torch.Tensor:
+    """The matrix with at most as many rows as columns; itself, where it is so already."""
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
