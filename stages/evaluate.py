@@ -7,7 +7,6 @@ writes  artifacts/evaluation.json   artifacts/samples.md
 from pufferfish.base import atomic, paths
 from pufferfish.base.runtime import ensure_runtime
 from pufferfish.base.stage import stage
-from pufferfish.base.units import format_duration
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome
@@ -19,10 +18,9 @@ def main() -> None:
     plan, outcome = Plan.load(paths.MODEL / "plan.json"), Outcome.load(paths.MODEL / "outcome.json")
     ensure_runtime(plan.train.num_threads)
 
-    from pufferfish.track.store import experiment_name
-    from pufferfish.track.tracker import Tracker
+    from pufferfish.track.training import track_result
 
-    with Tracker.start(outcome.run_key, experiment=experiment_name(), run_name=format_duration(plan.budget.total_s), is_resumed=False) as tracker:
+    with track_result(plan, run_key=outcome.run_key) as tracker:
         from pufferfish.evaluate.summary import describe, evaluate_model, tracked_metrics  # torch arrives here
 
         evaluation, samples = evaluate_model(params, paths.MODEL, paths.SUBSET, say=print)

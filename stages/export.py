@@ -7,7 +7,6 @@ writes  artifacts/export/
 from pufferfish.base import paths, registry
 from pufferfish.base.runtime import ensure_runtime
 from pufferfish.base.stage import stage
-from pufferfish.base.units import format_duration
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Evaluation, Outcome
@@ -19,11 +18,10 @@ def main() -> None:
     plan, outcome = Plan.load(paths.MODEL / "plan.json"), Outcome.load(paths.MODEL / "outcome.json")
     ensure_runtime(plan.train.num_threads)
 
-    from pufferfish.track.store import experiment_name
-    from pufferfish.track.tracker import Tracker
+    from pufferfish.track.training import track_result
 
     samples = paths.SAMPLES.read_text("utf-8")
-    with Tracker.start(outcome.run_key, experiment=experiment_name(), run_name=format_duration(plan.budget.total_s), is_resumed=False) as tracker:
+    with track_result(plan, run_key=outcome.run_key) as tracker:
         for name in params.formats:
             export = registry.load("export", name)  # torch and transformers arrive here
             report = export(paths.MODEL, paths.SUBSET, paths.EXPORT / name, name=params.name, evaluation=evaluation, samples=samples)

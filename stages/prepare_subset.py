@@ -14,8 +14,10 @@ def main() -> None:
     plan = Plan.load(paths.PLAN)
 
     from pufferfish.data.prepare import prepare_subset  # numpy and tokenizers arrive here
+    from pufferfish.track.spool import spool_stage
 
-    prepare_subset(plan.data, paths.SUBSET, report=print)
+    subset = prepare_subset(plan.data, paths.SUBSET, report=print)
+    spool_stage("prepare-subset", params=plan.data.model_dump(), metrics={"bytes_per_token": subset.bytes_per_token, "train_tokens": subset.train.num_tokens})
 
 
 if __name__ == "__main__":

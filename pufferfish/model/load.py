@@ -29,4 +29,3 @@ def load_model(folder: Path, *, device: torch.device | str = "cpu", dtype: torch
     model = Decoder(plan.model)
     model.load_state_dict(load_file(weights))
     return model.to(device, dtype).eval(), plan
-

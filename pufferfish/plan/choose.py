@@ -95,7 +95,9 @@ def enumerate_candidates(situation: Situation, models: Iterator[ModelPlan], voca
 def _compile_choices(situation: Situation) -> list[bool]:
     wish, measured = situation.train.compile, situation.hardware.measured
     if wish is True and not measured.has_compiler:
-        raise UserError("torch.compile does not work here", saw="train.compile: true, and no C++ compiler", fix="install g++ or clang, or set `train.compile: auto`")
+        raise UserError(
+            "torch.compile does not work here", saw="train.compile: true, and no C++ compiler", fix="install g++ or clang, or set `train.compile: auto`"
+        )
     if wish != "auto":
         return [wish]
     return [False, True] if measured.has_compiler else [False]

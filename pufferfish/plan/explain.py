@@ -37,9 +37,15 @@ def _reasons(best: Candidate, candidates: list[Candidate], measured: list[Candid
         _compile_reason(best, candidates, situation),
     ]
     if epochs > 1:
-        rows.append(f"the text is read {epochs:.1f} times; more text would help" if epochs > 4 else f"the text is read {epochs:.1f} times, which is nearly as good as new text")
+        rows.append(
+            f"the text is read {epochs:.1f} times; more text would help"
+            if epochs > 4
+            else f"the text is read {epochs:.1f} times, which is nearly as good as new text"
+        )
     if best.train.micro_batch * best.model.seq_len < best.train.tokens_per_step:
-        rows.append(f"{best.train.tokens_per_step // (best.train.micro_batch * best.model.seq_len)} micro-batches a step, because memory does not hold them at once")
+        rows.append(
+            f"{best.train.tokens_per_step // (best.train.micro_batch * best.model.seq_len)} micro-batches a step, because memory does not hold them at once"
+        )
     return rows
 
 

@@ -35,7 +35,9 @@ def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
     return unique_bytes * (1 + REUSE * (1 - math.exp(-repeats / REUSE)))
 
 
-def val_bpb(*, block_params: float, head_params: float, seq_len: int, tokens: float, bytes_per_token: float, unique_bytes: float, tokens_per_step: float) -> float:
+def val_bpb(
+    *, block_params: float, head_params: float, seq_len: int, tokens: float, bytes_per_token: float, unique_bytes: float, tokens_per_step: float
+) -> float:
     """Forecast of validation bits per byte."""
     capacity = block_params + HEAD_SHARE * head_params
     data = effective_bytes(tokens * bytes_per_token, unique_bytes)

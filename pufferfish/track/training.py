@@ -1,4 +1,7 @@
-"""The row of a training: opened at the start of the stage, fed by its events, closed with its model."""
+"""The row of a training: opened at the start of the stage, fed by its events, closed with its model, opened again for its results.
+
+Nobody waits for the store at the end: the budget is running, and the child process delivers the rest alone.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,16 @@ def track_training(plan: Plan, *, run_key: str, is_resumed: bool) -> Iterator[Tr
     with Tracker.start(run_key, experiment=experiment_name(), run_name=run_name(plan), is_resumed=is_resumed) as tracker:
         describe(tracker, plan)
         yield TrackedTraining(tracker)
+        tracker.finish(timeout_s=0.0)
+
+
+@contextmanager
+def track_result(plan: Plan, *, run_key: str) -> Iterator[Tracker]:
+    """Open the row of a finished training again, for what was found out about its model; does not wait for the store."""
+    with Tracker.start(run_key, experiment=experiment_name(), run_name=run_name(plan), is_resumed=False) as tracker:
+        describe(tracker, plan)
+        yield tracker
+        tracker.finish(timeout_s=0.0)
 
 
 def describe(tracker: Tracker, plan: Plan) -> None:
