@@ -80,7 +80,7 @@ class Situation:
 def enumerate_candidates(situation: Situation, models: Iterator[ModelPlan], vocabularies: Sequence[Vocabulary]) -> list[Candidate]:
     """Every model with the batches around its best one, that fits into memory and gets enough steps; best forecast first."""
     by_size = {vocabulary.vocab_size: vocabulary for vocabulary in vocabularies}
-    candidates = []
+    candidates: list[Candidate] = []
     for model in models:
         vocabulary = by_size[model.vocab_size]
         price = situation.price_of(model, recipe.attention_for(situation.hardware.fingerprint.device, model.seq_len))
@@ -144,7 +144,7 @@ def _tokens_per_step(situation: Situation, model: ModelPlan, wanted: float) -> i
     """The nearest power of two times the context; a pinned value must be a multiple of it."""
     pinned = situation.train.tokens_per_step
     if pinned == "auto":
-        return model.seq_len * 2 ** max(0, round(math.log2(max(1.0, wanted / model.seq_len))))
+        return model.seq_len << max(0, round(math.log2(max(1.0, wanted / model.seq_len))))
     if pinned % model.seq_len:
         nearest = max(1, round(pinned / model.seq_len)) * model.seq_len
         raise UserError(

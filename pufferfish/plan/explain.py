@@ -25,11 +25,12 @@ def explain(best: Candidate, candidates: list[Candidate], measured: list[Candida
 
 def _reasons(best: Candidate, candidates: list[Candidate], measured: list[Candidate], situation: Situation, vocabularies: Sequence[Vocabulary]) -> list[str]:
     forecast = best.forecast(situation.unique_bytes)
+    lowest = min(candidate.forecast(situation.unique_bytes) for candidate in candidates)
     epochs = best.tokens * best.vocabulary.bytes_per_token / situation.unique_bytes
     best_batch = scaling.best_tokens_per_step(max(1, best.tokens))
     sizes = ", ".join(f"{v.vocab_size}: {v.bytes_per_token:.2f}" for v in vocabularies)
     rows = [
-        f"{len(candidates)} configurations priced, {len(measured)} measured; the best forecast is {min(c.forecast(situation.unique_bytes) for c in candidates):.4f}"
+        f"{len(candidates)} configurations priced, {len(measured)} measured; the best forecast is {lowest:.4f}"
         f" bits per byte, and of those within {NEAR:.1%} of it the smallest was taken ({forecast:.4f})",
         f"vocabulary {best.model.vocab_size}: bytes per token on a sample of this text are {sizes}",
         f"{best.train.tokens_per_step} tokens a step: the law for {format_count(best.tokens)} tokens says {best_batch:.0f}",

@@ -11,7 +11,7 @@ from pufferfish.plan.explain import explain
 from pufferfish.plan.prices import Measure, PriceOf, Vocabulary
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params, TrainParams
-from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, ModelPlan, Plan, TrainPlan
+from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, Plan, TrainPlan
 
 VALIDATION_SHARE, MAX_VALIDATION_BYTES = 0.05, 1_000_000
 TOKENIZER_BYTES = 3_000_000  # a larger sample changes bytes per token by under half a per cent (docs/LOG.md)

@@ -55,7 +55,7 @@ def train_plan(
     return TrainPlan(
         device="cuda" if hardware.fingerprint.device == "cuda" else "cpu",
         num_threads=hardware.fingerprint.num_threads,
-        dtype=dtype,  # type: ignore[arg-type]
+        dtype=dtype,
         attention=attention_for(hardware.fingerprint.device, model.seq_len),
         is_compiled=is_compiled,
         is_checkpointed=is_checkpointed,

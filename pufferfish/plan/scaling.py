@@ -24,7 +24,7 @@ REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
 
 def best_tokens_per_step(tokens: float) -> float:
     """The batch with the lowest loss for so many training tokens: 0.10 D^0.72, within a factor 1.8 from 10^6 to 10^10 tokens (docs/LOG.md)."""
-    return 0.10 * tokens**0.72
+    return float(0.10 * tokens**0.72)
 
 
 def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
@@ -44,7 +44,7 @@ def val_bpb(
     reducible = A * capacity**-ALPHA + B * data**-BETA
     context = 1 - CONTEXT_GAIN * math.log2(seq_len / 256)
     distance = math.log(tokens_per_step / best_tokens_per_step(tokens))
-    return (IRREDUCIBLE + reducible * context) * (1 + BATCH_PENALTY * distance**2)
+    return float((IRREDUCIBLE + reducible * context) * (1 + BATCH_PENALTY * distance**2))
 
 
 def interval(forecast: float) -> tuple[float, float]:
