@@ -5,6 +5,7 @@ The sample is read from random places of the files, so that its price does not g
 
 from __future__ import annotations
 
+import bz2
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
@@ -68,6 +69,12 @@ def survey(data: DataParams, corpus: Corpus, vocab_sizes: list[int], sample_byte
         elapsed_s = clock.now_s() - start_s
         found.append(VocabularySurvey(size, _megabytes(held_out) * 1e6 / num_tokens, train_s_per_mb, elapsed_s / _megabytes(held_out)))
     return found
+
+
+def bz2_bits_per_byte(data: DataParams, sample_bytes: int) -> float:
+    """How far a general compressor gets with a sample: how hard the text is, before anything is learned."""
+    sample = "".join(read_sample(open_source(data.source, data.path), sample_bytes, data.seed)).encode()
+    return 8 * len(bz2.compress(sample)) / len(sample)
 
 
 def read_sample(source: Source, sample_bytes: int, seed: int) -> list[str]:

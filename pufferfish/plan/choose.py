@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pufferfish.base.errors import UserError
 from pufferfish.plan import memory, recipe, scaling, speed
 from pufferfish.plan.prices import Measure, Price, PriceOf, StepTime, Vocabulary
+from pufferfish.plan.scaling import Text
+from pufferfish.plan.speed import Machine
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import DataParams, TrainParams
 from pufferfish.schema.plan import ModelPlan, TrainPlan
@@ -50,17 +52,17 @@ class Candidate:
         """Tokens that fit."""
         return self.num_steps * self.train.tokens_per_step
 
-    def forecast(self, unique_bytes: float) -> float:
+    def forecast(self, text: Text) -> float:
         """Validation bits per byte."""
         model = self.model
-        head = model.vocab_size * model.d_model
         return scaling.val_bpb(
-            block_params=self.price.matmul_params - head,
-            head_params=head,
+            block_params=self.price.matmul_params - model.vocab_size * model.d_model,
+            vocab_size=model.vocab_size,
+            d_model=model.d_model,
             seq_len=model.seq_len,
             tokens=max(1, self.tokens),
             bytes_per_token=self.vocabulary.bytes_per_token,
-            unique_bytes=unique_bytes,
+            text=text,
             tokens_per_step=self.train.tokens_per_step,
         )
 
@@ -69,12 +71,17 @@ class Candidate:
 class Situation:
     """What every candidate shares."""
 
-    hardware: Hardware
+    machine: Machine
     data: DataParams
     train: TrainParams
     price_of: PriceOf
-    unique_bytes: float  # of training text
+    text: Text
     loop_s: Callable[[Vocabulary], float]  # time for steps with a vocabulary, before compilation
+
+    @property
+    def hardware(self) -> Hardware:
+        """What was measured of it."""
+        return self.machine.hardware
 
 
 def enumerate_candidates(situation: Situation, models: Iterator[ModelPlan], vocabularies: Sequence[Vocabulary]) -> list[Candidate]:
@@ -89,7 +96,7 @@ def enumerate_candidates(situation: Situation, models: Iterator[ModelPlan], voca
     if not candidates:
         bound = f"{situation.hardware.usable_memory_bytes / 1e9:.1f} GB of memory, {situation.loop_s(vocabularies[0]):.0f} s for training"
         raise UserError("no model fits into the time and memory", saw=bound, fix="give more `budget.time`, or pin smaller values in `model` and `train`")
-    return sorted(candidates, key=lambda candidate: candidate.forecast(situation.unique_bytes))
+    return sorted(candidates, key=lambda candidate: candidate.forecast(situation.text))
 
 
 def _compile_choices(situation: Situation) -> list[bool]:
@@ -123,7 +130,7 @@ def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabula
 def price_per_second(situation: Situation, model: ModelPlan, price: Price) -> float:
     """Rough tokens per second, to place the batch."""
     dtype = _dtype(situation)
-    flops_per_s = speed.gemm_flops_per_s(speed.speed_of(situation.hardware, dtype), 2048, model.d_model, model.d_model * 4)
+    flops_per_s = situation.machine.gemm_flops_per_s(dtype, 2048, model.d_model, model.d_model * 4)
     return 0.5 * flops_per_s / price.flops_per_token
 
 
@@ -187,13 +194,13 @@ def _candidate(
             )
             held = memory.memory_of(price, train, seq_len=model.seq_len, embedding_params=recipe.embedding_params(model)).total
             if held <= limit:
-                step_s = speed.step_seconds(situation.hardware, price, model, train)
+                step_s = speed.step_seconds(situation.machine, price, model, train)
                 return Candidate(model, train, price, held, step_s, loop_s, vocabulary)
     return None
 
 
 def measure_best(
-    candidates: list[Candidate], measure: Measure, *, unique_bytes: float, may_go_on: Callable[[Candidate, list[Candidate]], bool]
+    candidates: list[Candidate], measure: Measure, *, text: Text, may_go_on: Callable[[Candidate, list[Candidate]], bool]
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Measure the candidate with the best forecast, correct the others by what was learned, and repeat until the best one is a measured one.
 
@@ -201,7 +208,7 @@ def measure_best(
     """
     measured: list[Candidate] = []
     while True:
-        best = min(candidates, key=lambda candidate: candidate.forecast(unique_bytes))
+        best = min(candidates, key=lambda candidate: candidate.forecast(text))
         if best.measured or not may_go_on(best, measured):
             break
         result = measure(best.model, best.train)
@@ -230,9 +237,9 @@ def _distance(one: Candidate, other: Candidate) -> float:
     return math.dist([math.log(x) for x in first], [math.log(x) for x in second]) + (3.0 if one.train.is_compiled != other.train.is_compiled else 0.0)
 
 
-def choose(candidates: list[Candidate], *, unique_bytes: float) -> Candidate:
+def choose(candidates: list[Candidate], *, text: Text) -> Candidate:
     """The smallest of those whose forecast is within `NEAR` of the best; measured ones go first."""
     pool = [candidate for candidate in candidates if candidate.measured] or candidates
-    best = min(candidate.forecast(unique_bytes) for candidate in pool)
-    near = [candidate for candidate in pool if candidate.forecast(unique_bytes) <= best * (1 + NEAR)]
-    return min(near, key=lambda candidate: (candidate.price.num_params, candidate.forecast(unique_bytes)))
+    best = min(candidate.forecast(text) for candidate in pool)
+    near = [candidate for candidate in pool if candidate.forecast(text) <= best * (1 + NEAR)]
+    return min(near, key=lambda candidate: (candidate.price.num_params, candidate.forecast(text)))

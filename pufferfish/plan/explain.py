@@ -8,6 +8,7 @@ from pufferfish.base.units import format_count
 from pufferfish.plan import scaling
 from pufferfish.plan.choose import COMPILE_S, NEAR, Candidate, Situation
 from pufferfish.plan.prices import Vocabulary
+from pufferfish.plan.scaling import Text
 from pufferfish.schema import plan as schema
 
 NUM_SHOWN = 16
@@ -15,18 +16,18 @@ NUM_SHOWN = 16
 
 def explain(best: Candidate, candidates: list[Candidate], measured: list[Candidate], *, situation: Situation, vocabularies: Sequence[Vocabulary]) -> schema.Why:
     """Reasons and the candidates, measured ones first, then the best forecasts."""
-    ranked = sorted(candidates, key=lambda candidate: candidate.forecast(situation.unique_bytes))
+    ranked = sorted(candidates, key=lambda candidate: candidate.forecast(situation.text))
     shown = [best, *(c for c in measured if c.model != best.model or c.train != best.train)]
     shown += [c for c in ranked if not c.measured][: NUM_SHOWN - len(shown)]
     return schema.Why(
-        reasons=_reasons(best, candidates, measured, situation, vocabularies), candidates=[_row(c, best, situation.unique_bytes) for c in shown[:NUM_SHOWN]]
+        reasons=_reasons(best, candidates, measured, situation, vocabularies), candidates=[_row(c, best, situation.text) for c in shown[:NUM_SHOWN]]
     )
 
 
 def _reasons(best: Candidate, candidates: list[Candidate], measured: list[Candidate], situation: Situation, vocabularies: Sequence[Vocabulary]) -> list[str]:
-    forecast = best.forecast(situation.unique_bytes)
-    lowest = min(candidate.forecast(situation.unique_bytes) for candidate in candidates)
-    epochs = best.tokens * best.vocabulary.bytes_per_token / situation.unique_bytes
+    forecast = best.forecast(situation.text)
+    lowest = min(candidate.forecast(situation.text) for candidate in candidates)
+    epochs = best.tokens * best.vocabulary.bytes_per_token / situation.text.unique_bytes
     best_batch = scaling.best_tokens_per_step(max(1, best.tokens))
     sizes = ", ".join(f"{v.vocab_size}: {v.bytes_per_token:.2f}" for v in vocabularies)
     rows = [
@@ -57,13 +58,13 @@ def _compile_reason(best: Candidate, candidates: list[Candidate], situation: Sit
     cost = f"about {COMPILE_S[situation.hardware.fingerprint.device]:.0f} s of the training time"
     if not others:
         return "not compiled: no compiler, or the compilation would take all the time"
-    other = min(c.forecast(situation.unique_bytes) for c in others)
+    other = min(c.forecast(situation.text) for c in others)
     word = "compiled" if best.train.is_compiled else "not compiled"
     return f"{word}: compilation takes {cost}, and the best forecast the other way is {other:.4f}"
 
 
-def _row(candidate: Candidate, best: Candidate, unique_bytes: float) -> schema.Candidate:
-    forecast, winner = candidate.forecast(unique_bytes), best.forecast(unique_bytes)
+def _row(candidate: Candidate, best: Candidate, text: Text) -> schema.Candidate:
+    forecast, winner = candidate.forecast(text), best.forecast(text)
     if candidate is best:
         verdict = "chosen"
     elif forecast < winner:

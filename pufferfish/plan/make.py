@@ -9,6 +9,8 @@ from pufferfish.plan import budget, choose, recipe, scaling, space
 from pufferfish.plan.choose import Candidate, Situation
 from pufferfish.plan.explain import explain
 from pufferfish.plan.prices import Measure, PriceOf, Vocabulary
+from pufferfish.plan.scaling import Text
+from pufferfish.plan.speed import Machine
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params, TrainParams
 from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, Plan, TrainPlan
@@ -29,12 +31,12 @@ def make_plan(
     corpus: Corpus,
     *,
     vocabularies: Sequence[Vocabulary],
-    unique_bytes: float,
+    text: Text,
     price_of: PriceOf,
     measure: Measure,
     spent_s: Callable[[], float],
 ) -> Plan:
-    """The whole plan. `unique_bytes` of training text are there; `spent_s` tells how long planning has taken so far.
+    """The whole plan. `text` is what there is to learn from; `spent_s` tells how long planning has taken so far.
 
     Raises UserError if the budget is too short, memory too small, or the pinned values contradict each other.
     """
@@ -42,7 +44,7 @@ def make_plan(
     plan_s = max(budget.planning_limit_s(total_s), spent_s())
 
     def divided(vocabulary: Vocabulary, tokens_per_s: float, plan_s: float) -> BudgetPlan:
-        prepare_s = PREPARE_START_S + _prepare_s(vocabulary, unique_bytes, total_s)
+        prepare_s = PREPARE_START_S + _prepare_s(vocabulary, text.unique_bytes, total_s)
         validation_bytes = corpus.validation_bytes or min(VALIDATION_SHARE * corpus.num_bytes, MAX_VALIDATION_BYTES)
         tokens = validation_bytes / vocabulary.bytes_per_token
         return budget.divide(total_s, hardware, plan_s=plan_s, prepare_s=prepare_s, validation_tokens=tokens, trained_tokens_per_s=tokens_per_s)
@@ -54,7 +56,7 @@ def make_plan(
     def loop_s(vocabulary: Vocabulary) -> float:
         return divided(vocabulary, ROUGH_TOKENS_PER_S, plan_s).phases.train_s - setup_s
 
-    situation = Situation(hardware, params.data, params.train, price_of, unique_bytes, loop_s)
+    situation = Situation(Machine(hardware), params.data, params.train, price_of, text, loop_s)
     vocabulary, expected_tokens = choose_vocabulary(situation, params, vocabularies)
     candidates = choose.enumerate_candidates(situation, space.models(params.model, [vocabulary.vocab_size], max_seq_len=_longest(hardware)), [vocabulary])
 
@@ -63,17 +65,17 @@ def make_plan(
         needed_s = MEASURE_START_S + compile_s + max(choose.MEASURED_STEPS_S, 4 * candidate.step_s)
         return not measured or spent_s() + needed_s < budget.planning_limit_s(total_s)
 
-    candidates, measured = choose.measure_best(candidates, measure, unique_bytes=unique_bytes, may_go_on=may_go_on)
-    best = choose.choose(candidates, unique_bytes=unique_bytes)
+    candidates, measured = choose.measure_best(candidates, measure, text=text, may_go_on=may_go_on)
+    best = choose.choose(candidates, text=text)
     divided_budget = divided(vocabulary, best.train.tokens_per_step / best.step_s, spent_s() + 0.2)
     best = replace(best, loop_s=best.loop_s + divided_budget.phases.train_s - setup_s - loop_s(vocabulary))
     return Plan(
         hardware=hardware.identity,
         budget=divided_budget,
-        data=_data_plan(params, corpus, vocabulary, unique_bytes, expected_tokens, total_s),
+        data=_data_plan(params, corpus, vocabulary, text.unique_bytes, expected_tokens, total_s),
         model=best.model,
         train=_train_plan(situation, best),
-        forecast=_forecast(best, unique_bytes),
+        forecast=_forecast(best, text),
         why=explain(best, candidates, measured, situation=situation, vocabularies=vocabularies),
     )
 
@@ -143,8 +145,8 @@ def _train_plan(situation: Situation, best: Candidate) -> TrainPlan:
     )
 
 
-def _forecast(best: Candidate, unique_bytes: float) -> Forecast:
-    forecast = best.forecast(unique_bytes)
+def _forecast(best: Candidate, text: Text) -> Forecast:
+    forecast = best.forecast(text)
     low, high = scaling.interval(forecast)
     return Forecast(
         val_bpb=forecast,
@@ -152,7 +154,7 @@ def _forecast(best: Candidate, unique_bytes: float) -> Forecast:
         val_bpb_high=high,
         step_s=best.step_s,
         tokens=best.tokens,
-        epochs=best.tokens * best.vocabulary.bytes_per_token / unique_bytes,
+        epochs=best.tokens * best.vocabulary.bytes_per_token / text.unique_bytes,
         peak_memory_bytes=best.memory_bytes,
         num_params=best.price.num_params,
         flops_per_token=best.price.flops_per_token,

@@ -11,7 +11,7 @@ from pufferfish.schema.plan import ModelPlan
 LAYERS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 30)
 WIDTHS = (64, 96, 128, 160, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048)
 CONTEXTS = (128, 256, 512, 1024, 2048)
-VOCABULARIES = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+VOCABULARIES = (260, 384, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 ASPECTS = (20.0, 200.0)  # width per layer: the loss varies by under 3 % between 10 and 200 (Kaplan et al., 2020, arXiv 2001.08361)
 
 FEW_HEADS = 12  # from here on, four query heads share a key/value head: it saves cache and parameters and costs nothing measurable

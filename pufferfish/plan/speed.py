@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pufferfish.plan.prices import Price
-from pufferfish.schema.hardware import DtypeSpeed, Hardware
+from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 
 ELEMENT_PASSES = 6.0  # times an activation is read or written in forward and backward together, eager; fitted, see docs/LOG.md
@@ -15,45 +15,57 @@ MUON_POLYNOMIALS = 5
 ADAM_BYTES = 32  # per parameter, read and written
 
 
-def speed_of(hardware: Hardware, dtype: str) -> DtypeSpeed:
-    """The measured speeds of a dtype."""
-    return next(speed for speed in hardware.measured.dtypes if speed.dtype == dtype)
+class Machine:
+    """A measured machine, with the speeds of matrix products looked up once for each shape."""
+
+    def __init__(self, hardware: Hardware) -> None:
+        self.hardware, self.measured = hardware, hardware.measured
+        self._tables = {
+            speed.dtype: [((math.log(gemm.m), math.log(gemm.k), math.log(gemm.n)), math.log(gemm.flops_per_s)) for gemm in speed.gemms]
+            for speed in hardware.measured.dtypes
+        }
+        self._known: dict[tuple[str, int, int, int], float] = {}
+
+    def runs(self, dtype: str) -> bool:
+        """Whether the dtype was measured."""
+        return dtype in self._tables
+
+    def gemm_flops_per_s(self, dtype: str, m: int, k: int, n: int) -> float:
+        """Speed of (m, k) @ (k, n): the mean of the three nearest measured shapes, nearness and mean in logarithms."""
+        key = (dtype, m, k, n)
+        if key not in self._known:
+            point = (math.log(m), math.log(k), math.log(n))
+            near = sorted((math.dist(shape, point), log_flops) for shape, log_flops in self._tables[dtype])[:3]
+            weights = [1 / (0.1 + distance) for distance, _ in near]
+            self._known[key] = math.exp(sum(weight * log_flops for weight, (_, log_flops) in zip(weights, near, strict=True)) / sum(weights))
+        return self._known[key]
 
 
-def gemm_flops_per_s(speed: DtypeSpeed, m: int, k: int, n: int) -> float:
-    """Speed of (m, k) @ (k, n): the mean of the three nearest measured shapes, nearness and mean in logarithms."""
-    near = sorted((math.dist((math.log(g.m), math.log(g.k), math.log(g.n)), (math.log(m), math.log(k), math.log(n))), g.flops_per_s) for g in speed.gemms)[:3]
-    weights = [1 / (0.1 + distance) for distance, _ in near]
-    return math.exp(sum(weight * math.log(flops) for weight, (_, flops) in zip(weights, near, strict=True)) / sum(weights))
-
-
-def step_seconds(hardware: Hardware, price: Price, model: ModelPlan, train: TrainPlan) -> float:
+def step_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainPlan) -> float:
     """One optimizer step: matrix products at their measured speed, everything else at the speed of memory, launches, and the optimizer."""
-    speed = speed_of(hardware, train.dtype)
     tokens = train.micro_batch * model.seq_len
     num_micro = train.tokens_per_step // tokens
     head = model.vocab_size * model.d_model
-    blocks = (price.flops_per_token - 6 * head) * tokens / gemm_flops_per_s(speed, tokens, model.d_model, 2 * model.d_ff)
-    products_s = blocks + 6 * head * tokens / gemm_flops_per_s(speed, tokens, model.d_model, model.vocab_size)
+    blocks = (price.flops_per_token - 6 * head) * tokens / machine.gemm_flops_per_s(train.dtype, tokens, model.d_model, 2 * model.d_ff)
+    products_s = blocks + 6 * head * tokens / machine.gemm_flops_per_s(train.dtype, tokens, model.d_model, model.vocab_size)
     element_bytes = 4 if train.dtype == "float32" else 2
     share = COMPILED_SHARE if train.is_compiled else 1.0
     moved = (price.activation_elements_per_token * element_bytes + 4 * price.float32_elements_per_token) * ELEMENT_PASSES * tokens
-    moved_s = share * moved / (hardware.measured.bandwidth_bytes_per_s * CACHE_BYTES_FACTOR)
-    launch_s = share * price.num_operations * hardware.measured.launch_s
+    moved_s = share * moved / (machine.measured.bandwidth_bytes_per_s * CACHE_BYTES_FACTOR)
+    launch_s = share * price.num_operations * machine.measured.launch_s
     checkpointing = 4 / 3 if train.is_checkpointed else 1.0
-    return num_micro * checkpointing * (products_s + moved_s + launch_s) + optimizer_seconds(hardware, price, model, train)
+    return num_micro * checkpointing * (products_s + moved_s + launch_s) + optimizer_seconds(machine, price, model, train)
 
 
-def optimizer_seconds(hardware: Hardware, price: Price, model: ModelPlan, train: TrainPlan) -> float:
+def optimizer_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainPlan) -> float:
     """One update of all weights."""
-    bandwidth = hardware.measured.bandwidth_bytes_per_s
+    bandwidth = machine.measured.bandwidth_bytes_per_s
     plain_s = price.num_params * ADAM_BYTES / bandwidth
     if train.optimizer != "muon":
         return plain_s
     dtype = "float32" if train.dtype == "float32" else "bfloat16"
-    known = {speed.dtype for speed in hardware.measured.dtypes}
-    speed = speed_of(hardware, dtype if dtype in known else train.dtype)
-    return plain_s + orthogonalization_flops(model) / gemm_flops_per_s(speed, model.d_model, model.d_model, model.d_model)
+    flops_per_s = machine.gemm_flops_per_s(dtype if machine.runs(dtype) else train.dtype, model.d_model, model.d_model, model.d_model)
+    return plain_s + orthogonalization_flops(model) / flops_per_s
 
 
 def orthogonalization_flops(model: ModelPlan) -> float:
