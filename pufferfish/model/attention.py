@@ -11,7 +11,7 @@ from torch import nn
 
 from pufferfish.model.cache import LayerCache
 from pufferfish.model.linear import Linear
-from pufferfish.model.norm import RMSNorm, norm_price, normalize
+from pufferfish.model.norm import RMSNorm, normalize
 from pufferfish.model.price import Price
 from pufferfish.model.rope import rotate
 from pufferfish.schema.plan import ModelPlan
@@ -94,15 +94,17 @@ def attention_price(plan: ModelPlan, *, attention: str) -> Price:
     """One attention layer. Causal scores count half of T x T, as the kernels that skip the other half do."""
     width, kv_width = plan.num_heads * plan.head_dim, plan.num_kv_heads * plan.head_dim
     matrices = plan.d_model * (2 * width + 2 * kv_width)
-    scores = plan.num_heads * plan.seq_len  # per token
-    seen = plan.seq_len if attention == "explicit" else plan.seq_len / 2
+    heads = plan.num_heads + plan.num_kv_heads
+    if attention == "explicit":
+        seen, kept = plan.seq_len, 4 * width + plan.num_heads * plan.seq_len  # queries, repeated keys and values, their mixture; probabilities
+    else:
+        seen, kept = plan.seq_len / 2, 3 * width + 3 * kv_width + plan.num_heads  # the joint product, rotated queries and keys, mixture; normalizers
+    qk_norm = Price(num_params=2 * plan.head_dim, activation_elements_per_token=width + kv_width + heads, num_operations=17)
     price = Price(
         num_params=matrices,
         matmul_params=matrices,
         flops_per_token=6 * matrices + 12 * width * seen,
-        activation_elements_per_token=plan.d_model + 2 * width + 2 * kv_width + width + (2 * scores if attention == "explicit" else width),
+        activation_elements_per_token=kept,
         num_operations=60,
     )
-    if plan.has_qk_norm:
-        price = price + norm_price(width + kv_width) + Price(num_params=2 * plan.head_dim, activation_elements_per_token=width + kv_width, num_operations=6)
-    return price
+    return price + qk_norm if plan.has_qk_norm else price

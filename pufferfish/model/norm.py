@@ -52,5 +52,5 @@ class RMSNorm(nn.Module):
 
 
 def norm_price(d_model: int, *, is_trained: bool = False) -> Price:
-    """One norm of this width."""
-    return Price(num_params=d_model if is_trained else 0, activation_elements_per_token=d_model, num_operations=11)
+    """One norm of this width: its result, which the layer behind it keeps anyway, and its scale."""
+    return Price(num_params=d_model if is_trained else 0, activation_elements_per_token=d_model + 1, num_operations=11)

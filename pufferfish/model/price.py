@@ -10,7 +10,7 @@ class Price:
     """Cost of one layer or of a whole model. Prices of layers add up.
 
     FLOPs are those of matrix products in forward and backward together (6 per parameter and token, 2 + 4), as everyone counts them.
-    Activations are what the eager forward pass keeps for the backward pass.
+    Activations are what is held where memory peaks, at the start of the backward pass: what the eager forward pass keeps, and the gradients of the head.
     """
 
     num_params: int = 0  # trained

@@ -113,7 +113,7 @@ class Decoder(nn.Module):
 
 def decoder_price(plan: ModelPlan, *, attention: str) -> Price:
     """The whole model: embedding, blocks, final norm, head."""
-    embedding = Price(num_params=plan.vocab_size * plan.d_model, activation_elements_per_token=plan.d_model, num_operations=6)
+    embedding = Price(num_params=plan.vocab_size * plan.d_model, num_operations=6)
     block = attention_price(plan, attention=attention) + mlp_price(plan) + norm_price(plan.d_model) * 2
-    block = block + Price(activation_elements_per_token=2 * plan.d_model, num_operations=4)
+    block = block + Price(num_operations=4)
     return embedding + block * plan.num_layers + norm_price(plan.d_model) + head_price(plan.d_model, plan.vocab_size, is_tied=plan.is_tied)
