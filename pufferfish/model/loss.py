@@ -20,7 +20,8 @@ def chunk_tokens(num_tokens: int, vocab_size: int) -> int:
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Losses of all tokens, one chunk of logits at a time, with gradients computed on the way: (softmax - onehot) is formed while the logits
-    are at hand, so that the backward pass needs no logits. Sums are float32 whatever the compute dtype (a bfloat16 sum is off by several per cent).
+    are at hand, so that the backward pass needs no logits. Sums are float32 whatever the compute dtype (a bfloat16 sum is off by several per cent), and
+    gradients are kept without the factor 1 / tokens, which would drown small ones in float16 before its loss scale lifts them.
     """
 
     @staticmethod
@@ -35,17 +36,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total += (log_normalizer - logits.gather(1, targets[:, None])).sum()
             gradient = logits.sub_(log_normalizer).exp_()
             gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), -1.0))
-            gradient = gradient.div_(len(targets_M)).to(hidden.dtype)
+            gradient = gradient.to(hidden.dtype)
             grad_hidden_MD[start : start + chunk] = gradient @ weight_VD
             grad_weight_VD += gradient.t() @ hidden
-        ctx.save_for_backward(grad_hidden_MD, grad_weight_VD.to(weight_VD.dtype))
+        ctx.save_for_backward(grad_hidden_MD, grad_weight_VD)
+        ctx.weight_dtype = weight_VD.dtype
         return total / len(targets_M)
 
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         grad_hidden_MD, grad_weight_VD = ctx.saved_tensors
-        scale = gradient.to(grad_hidden_MD.dtype)
-        return grad_hidden_MD * scale, grad_weight_VD * scale, None, None
+        scale = gradient / len(grad_hidden_MD)  # a float32 scalar: products with it are rounded once
+        return grad_hidden_MD * scale, (grad_weight_VD * scale).to(ctx.weight_dtype), None, None
 
 
 def mean_cross_entropy(hidden_MD: torch.Tensor, weight_VD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x_D: torch.Tensor, eps: float) -> torch.Tensor:
-        norm = torch.linalg.vector_norm(x_D, dim=-1, keepdim=True, dtype=torch.float32)
+        norm = torch.linalg.vector_norm(x_D, dim=-1, keepdim=True, dtype=torch.promote_types(x_D.dtype, torch.float32))
         scale = (norm * norm / x_D.shape[-1] + eps).rsqrt_().to(x_D.dtype)
         y_D = x_D * scale
         ctx.save_for_backward(y_D, scale)
@@ -29,7 +29,7 @@ class _Normalize(torch.autograd.Function):
 
 
 def normalize(x_D: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) over the last dimension, computed in the dtype of x with a float32 mean."""
+    """x / sqrt(mean(x^2) + eps) over the last dimension, computed in the dtype of x with a mean in float32 at least."""
     return _Normalize.apply(x_D, eps)
 
 

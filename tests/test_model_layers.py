@@ -1,0 +1,215 @@
+"""Each layer equals a slow reference written from its paper, in value and in gradient."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pufferfish.model import loss as loss_module
+from pufferfish.model.attention import ATTEND
+from pufferfish.model.loss import chunk_tokens, mean_cross_entropy, token_cross_entropy
+from pufferfish.model.mlp import SwiGLU
+from pufferfish.model.norm import RMSNorm, normalize
+from pufferfish.model.rope import rope_tables, rotate
+from toys import model_plan
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def random(*shape, dtype=torch.float32, scale=1.0):
+    return (torch.randn(shape, dtype=torch.float64) * scale).to(dtype)
+
+
+# --- norm
+
+
+def slow_norm(x, eps):
+    rows = [row / math.sqrt(float((row * row).mean()) + eps) for row in x.double().reshape(-1, x.shape[-1])]
+    return torch.stack(rows).view(x.shape)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+def test_the_norm_divides_by_the_root_mean_square(dtype, tolerance, scale):
+    x = random(3, 5, 14, dtype=dtype, scale=scale)
+    found = normalize(x, 1e-5)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), slow_norm(x, 1e-5), atol=0, rtol=tolerance)
+
+
+def test_the_gradient_of_the_norm_is_right():
+    x = random(3, 5, 14, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: normalize(x, 0.03), (x,))
+
+
+def test_a_gain_is_trained_only_where_no_product_follows():
+    assert [name for name, _ in RMSNorm(7, 1e-5, is_trained=True).named_parameters()] == ["weight"]
+    fixed = RMSNorm(7, 1e-5, is_trained=False)
+    assert not list(fixed.parameters())
+    assert "weight" in fixed.state_dict()
+
+
+# --- rope
+
+
+def slow_rope(x, theta):
+    """Pairs (i, i + H/2) as complex numbers, turned by t * theta^(-2 i / H)."""
+    turned = x.double().clone()
+    half = x.shape[-1] // 2
+    for t in range(x.shape[1]):
+        for i in range(half):
+            angle = t * theta ** (-2 * i / x.shape[-1])
+            pair = torch.complex(x[:, t, :, i].double(), x[:, t, :, i + half].double()) * complex(math.cos(angle), math.sin(angle))
+            turned[:, t, :, i], turned[:, t, :, i + half] = pair.real, pair.imag
+    return turned
+
+
+def test_rope_turns_each_pair_by_its_angle():
+    x = random(2, 9, 3, 10)
+    cos, sin = rope_tables(9, 10, 700.0)
+    torch.testing.assert_close(rotate(x, cos, sin).double(), slow_rope(x, 700.0), atol=2e-6, rtol=0)
+
+
+def test_the_gradient_of_rope_is_right():
+    cos, sin = (table.double() for table in rope_tables(5, 6, 700.0))
+    x = random(2, 5, 3, 6, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: rotate(x, cos, sin), (x,))
+
+
+def test_scores_after_rope_depend_on_the_distance_alone():
+    q, k = random(1, 1, 1, 12).expand(1, 30, 1, 12), random(1, 1, 1, 12).expand(1, 30, 1, 12)
+    cos, sin = rope_tables(30, 12, 700.0)
+    scores = rotate(q, cos, sin)[0, :, 0] @ rotate(k, cos, sin)[0, :, 0].T
+    for distance in (0, 4, 11):
+        diagonal = scores.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-4, rtol=0)
+
+
+# --- attention
+
+
+def slow_attention(q, k, v):
+    batch, seq_len, num_heads, head_dim = q.shape
+    mixed = torch.zeros(q.shape, dtype=torch.float64)
+    for b in range(batch):
+        for n in range(num_heads):
+            shared = n * k.shape[2] // num_heads
+            for t in range(seq_len):
+                scores = [float(q[b, t, n].double() @ k[b, s, shared].double()) / math.sqrt(head_dim) for s in range(t + 1)]
+                weights = [math.exp(score - max(scores)) for score in scores]
+                mixed[b, t, n] = sum(w / sum(weights) * v[b, s, shared].double() for s, w in enumerate(weights))
+    return mixed
+
+
+KERNELS = ["explicit", "sdpa"]  # flash_attn needs a device
+HEADS = [(6, 2), (3, 3), (4, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_attention_equals_the_formula(kernel, heads):
+    q, k, v = random(2, 7, heads[0], 10), random(2, 7, heads[1], 10), random(2, 7, heads[1], 10)
+    torch.testing.assert_close(ATTEND[kernel](q, k, v).double(), slow_attention(q, k, v), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("heads", HEADS)
+def test_all_attention_kernels_agree_in_value_and_gradient(heads, dtype):
+    inputs = [random(2, 13, count, 8, dtype=dtype) for count in (heads[0], heads[1], heads[1])]
+    weights = random(2, 13, heads[0], 8, dtype=dtype)
+    results = {}
+    for kernel in KERNELS:
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        mixed = ATTEND[kernel](*leaves)
+        (mixed * weights).sum().backward()
+        results[kernel] = [mixed.detach(), *(x.grad for x in leaves)]
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    for one, other in zip(results["explicit"], results["sdpa"], strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+# --- feed-forward
+
+
+def test_swiglu_equals_the_formula():
+    layer = SwiGLU(model_plan())
+    for parameter in layer.parameters():
+        parameter.data = random(*parameter.shape, scale=0.2)
+    x = random(2, 5, 40)
+    gate, up = x.double() @ layer.gate_proj.weight.double().T, x.double() @ layer.up_proj.weight.double().T
+    expected = (gate / (1 + torch.exp(-gate)) * up) @ layer.down_proj.weight.double().T
+    torch.testing.assert_close(layer(x).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+# --- loss
+
+
+def exact_loss(hidden, weight, targets):
+    """Double precision, one token at a time."""
+    total = 0.0
+    for row, target in zip(hidden.double(), targets, strict=True):
+        logits = (weight.double() @ row).tolist()
+        top = max(logits)
+        total += top + math.log(sum(math.exp(logit - top) for logit in logits)) - logits[target]
+    return total / len(targets)
+
+
+def loss_inputs(dtype, num_tokens=53, width=12, vocab_size=61):
+    hidden, weight = random(num_tokens, width, dtype=dtype).requires_grad_(), random(vocab_size, width, dtype=dtype).requires_grad_()
+    return hidden, weight, torch.randint(0, vocab_size, (num_tokens,))
+
+
+@pytest.fixture(params=[1, 7, 50])
+def in_chunks(request, monkeypatch):
+    """Let only so many tokens' logits be held at a time; 53 are a multiple of none."""
+    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 4 * 61 * request.param)
+    assert chunk_tokens(53, 61) == request.param
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-3), (torch.float16, 3e-4)])
+def test_the_loss_in_chunks_is_the_exact_one(in_chunks, dtype, tolerance):
+    hidden, weight, targets = loss_inputs(dtype)
+    loss = mean_cross_entropy(hidden, weight, targets)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact_loss(hidden, weight, targets), rel=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1.5e-3)])
+@pytest.mark.parametrize("factor", [1.0, 0.31])
+def test_the_gradients_in_chunks_are_the_exact_ones(in_chunks, dtype, tolerance, factor):
+    hidden, weight, targets = loss_inputs(dtype)
+    (mean_cross_entropy(hidden, weight, targets) * factor).backward()
+    exact_hidden, exact_weight = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    (F.cross_entropy(exact_hidden @ exact_weight.T, targets) * factor).backward()
+    for found, exact in ((hidden.grad, exact_hidden.grad), (weight.grad, exact_weight.grad)):
+        assert found.dtype == dtype
+        assert (found.double() - exact).norm() <= tolerance * exact.norm()
+
+
+def test_small_float16_gradients_are_scaled_before_they_could_vanish(monkeypatch):
+    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 4 * 500 * 64)
+    hidden, weight = random(4096, 6, dtype=torch.float16).requires_grad_(), random(500, 6, dtype=torch.float16, scale=0.01).requires_grad_()
+    targets = torch.randint(0, 500, (4096,))
+    scale = 2.0**15
+    (mean_cross_entropy(hidden, weight, targets) * scale).backward()
+    exact_hidden = hidden.detach().double().requires_grad_()
+    F.cross_entropy(exact_hidden @ weight.detach().double().T, targets).backward()
+    assert ((hidden.grad.double() / scale) - exact_hidden.grad).norm() <= 5e-3 * exact_hidden.grad.norm()
+
+
+def test_a_scale_beyond_float16_does_not_overflow_the_gradients_in_chunks(monkeypatch):
+    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 4 * 61 * 7)
+    hidden, weight, targets = loss_inputs(torch.float16)
+    (mean_cross_entropy(hidden * 0.01, weight * 0.01, targets) * 2.0**17).backward()
+    assert torch.isfinite(hidden.grad).all()
+
+
+def test_losses_of_tokens_average_to_the_loss(in_chunks):
+    hidden, weight, targets = loss_inputs(torch.float32)
+    each = token_cross_entropy(hidden, weight, targets)
+    assert each.shape == (53,)
+    assert each.mean().item() == pytest.approx(exact_loss(hidden, weight, targets), rel=1e-6)
