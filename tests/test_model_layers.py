@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from toys import model_plan
 
 from pufferfish.model import loss as loss_module
 from pufferfish.model.attention import ATTEND
@@ -12,7 +13,6 @@ from pufferfish.model.loss import chunk_tokens, mean_cross_entropy, token_cross_
 from pufferfish.model.mlp import SwiGLU
 from pufferfish.model.norm import RMSNorm, normalize
 from pufferfish.model.rope import rope_tables, rotate
-from toys import model_plan
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,97 @@
+"""The prices that the planner sees are those of the built modules."""
+
+import itertools
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from toys import model_plan
+
+from pufferfish.model.init import initialize
+from pufferfish.model.price import Price
+from pufferfish.model.transformer import Decoder, decoder_price
+from pufferfish.train.precision import DTYPES, MasterWeights
+
+BATCH = 5
+SHAPES = {
+    f"{'tied' if is_tied else 'untied'}, {heads[0]} and {heads[1]} heads, {'with' if has_qk_norm else 'without'} QK-norm": {
+        "is_tied": is_tied, "num_heads": heads[0], "num_kv_heads": heads[1], "has_qk_norm": has_qk_norm,
+    }
+    for is_tied, heads, has_qk_norm in itertools.product((False, True), ((6, 2), (3, 3)), (False, True))
+}  # fmt: skip
+each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+
+
+@each_shape
+def test_the_number_of_parameters_is_exact(shape):
+    plan = model_plan(**shape)
+    built = Decoder(plan).to("meta")
+    price = decoder_price(plan, attention="explicit")
+    assert price.num_params == sum(parameter.numel() for parameter in built.parameters())
+    head = plan.vocab_size * plan.d_model
+    in_blocks = sum(p.numel() for name, p in built.named_parameters() if p.ndim == 2 and ".layers." in name)
+    assert price.matmul_params == in_blocks + head
+
+
+@each_shape
+def test_flops_are_those_of_the_matrix_products(shape):
+    plan = model_plan(**shape)
+    model = Decoder(plan, attention="explicit")
+    initialize(model, seed=0)
+    text = torch.randint(0, plan.vocab_size, (BATCH, plan.seq_len + 1))
+    with FlopCounterMode(display=False) as counter:
+        model.loss(text[:, :-1], text[:, 1:]).backward()
+    assert counter.get_total_flops() == pytest.approx(decoder_price(plan, attention="explicit").flops_per_token * BATCH * plan.seq_len, rel=1e-9)
+
+
+@each_shape
+def test_kernels_that_skip_the_future_are_charged_half_of_the_scores(shape):
+    plan = model_plan(**shape)
+    explicit, fused = (decoder_price(plan, attention=attention).flops_per_token for attention in ("explicit", "sdpa"))
+    scores = 12 * plan.num_layers * plan.num_heads * plan.head_dim * plan.seq_len
+    assert explicit - fused == pytest.approx(scores / 2)
+
+
+def kept_bytes(model, text):
+    """What the forward pass keeps for the backward pass, each block of memory once, parameters left out."""
+    blocks, held = {}, []
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def note(tensor):
+        held.append(tensor)  # alive, so that no address is used twice
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            blocks[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = model.loss(text[:, :-1], text[:, 1:])
+    assert loss.isfinite()
+    return sum(blocks.values())
+
+
+def test_activations_are_those_that_are_kept():
+    for shape, attention, dtype in itertools.product(SHAPES.values(), ("explicit", "sdpa"), ("float32", "bfloat16")):
+        if attention == "sdpa" and shape["num_heads"] != shape["num_kv_heads"]:
+            continue  # kernels differ in whether they repeat grouped keys
+        plan = model_plan(**shape, seq_len=44)
+        model = Decoder(plan, attention=attention)
+        initialize(model, seed=0)
+        MasterWeights(model, DTYPES[dtype])
+        text = torch.randint(0, plan.vocab_size, (BATCH, plan.seq_len + 1))
+        element_bytes = 4 if dtype == "float32" else 2
+        # Weights that are joined for one product are kept once, whatever the batch: they are no activations.
+        width, kv_width = plan.num_heads * plan.head_dim, plan.num_kv_heads * plan.head_dim
+        joined = plan.num_layers * plan.d_model * (width + 2 * kv_width + 2 * plan.d_ff) * element_bytes
+        head = plan.vocab_size * plan.d_model * element_bytes if plan.is_tied and dtype != "float32" else 0
+        kept = (kept_bytes(model, text) - joined - head) / (BATCH * plan.seq_len)
+        price = decoder_price(plan, attention=attention)
+        gradients = 2 * 4 * plan.vocab_size  # of the logits; they arise in the backward pass
+        priced = price.activation_elements_per_token * element_bytes + price.float32_elements_per_token * 4 - gradients
+        assert priced == pytest.approx(kept, rel=0.05), (shape, attention, dtype)
+
+
+def test_prices_add_up_and_multiply_in_every_part():
+    price = Price(num_params=2, matmul_params=3, flops_per_token=5.0, activation_elements_per_token=7.0, float32_elements_per_token=11.0, num_operations=13)
+    assert price + price == price * 2
+    assert vars(price * 3) == {name: 3 * value for name, value in vars(price).items()}
