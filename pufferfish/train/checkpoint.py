@@ -26,10 +26,12 @@ STATE, PROGRESS, MANIFEST = "state.safetensors", "progress.json", "manifest.json
 def save(folder: Path, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> int:
     """Write a checkpoint of `progress["step"]` into the work folder; returns its bytes. Raises OSError (a full disk) and leaves the earlier ones whole."""
     target = folder / f"step-{progress['step']:09d}"
+    for left_over in folder.glob(".step-*.tmp"):  # of a process that was killed while saving
+        shutil.rmtree(left_over, ignore_errors=True)
     temporary = atomic.beside(target)
     temporary.mkdir(parents=True)
     try:
-        _save_tensors(temporary / STATE, tensors)
+        save_tensors(temporary / STATE, tensors)
         atomic.write_json(temporary / PROGRESS, progress)
         files = {name: digest_file(temporary / name) for name in (STATE, PROGRESS)}
         atomic.write_json(temporary / MANIFEST, files)
@@ -38,33 +40,48 @@ def save(folder: Path, tensors: dict[str, torch.Tensor], progress: dict[str, Any
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in _found(folder)[KEEP:]:
-        shutil.rmtree(old)
-    for left_over in folder.glob(".step-*.tmp"):  # of a process that was killed while saving
-        shutil.rmtree(left_over, ignore_errors=True)
+    _drop_all_but(target, folder)
     return num_bytes
 
 
-def _save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def _drop_all_but(latest: Path, folder: Path) -> None:
+    """Keep this one and those just before it; later ones were damaged, so that training went on from before them."""
+    kept = [found for found in _found(folder) if found.name <= latest.name][:KEEP]
+    for old in _found(folder):
+        if old not in kept:
+            shutil.rmtree(old)
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """A safetensors file, flushed to the disk. Raises OSError if there is no room."""
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
     except SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(f"cannot write {path}: {error}") from error
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
-def load_newest(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], list[str]] | None:
-    """Tensors and progress of the newest whole checkpoint, and complaints about damaged ones that were passed over; None if there is none."""
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint, None if there is none, and complaints about damaged ones that were passed over."""
     complaints = []
     for candidate in _found(folder):
         damage = _damage(candidate)
-        if damage:
-            complaints.append(f"{candidate.name} is damaged ({damage}) and was passed over")
-            continue
-        progress = json.loads((candidate / PROGRESS).read_text("utf-8"))
-        return load_file(candidate / STATE), progress, complaints
-    return None
+        if not damage:
+            return candidate, complaints
+        complaints.append(f"{candidate.name} is damaged ({damage}) and was passed over")
+    return None, complaints
+
+
+def load_progress(checkpoint: Path) -> dict[str, Any]:
+    """What was handed to `save` as progress."""
+    progress: dict[str, Any] = json.loads((checkpoint / PROGRESS).read_text("utf-8"))
+    return progress
+
+
+def load_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """What was handed to `save` as tensors, on the CPU."""
+    return load_file(checkpoint / STATE)
 
 
 def has_any(folder: Path) -> bool:
@@ -81,10 +98,10 @@ def _damage(candidate: Path) -> str:
         files = json.loads((candidate / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError) as error:
         return f"{MANIFEST}: {error}"
-    for name, expected in files.items():
+    for name in (STATE, PROGRESS):
         path = candidate / name
         if not path.exists():
             return f"{name} is missing"
-        if digest_file(path) != expected:
+        if digest_file(path) != files.get(name):
             return f"{name} does not match its SHA-256"
     return ""

@@ -93,8 +93,8 @@ class DeadlineClock:
     """Progress by the remaining-fraction rule: after each step u += (1 - u) / (expected remaining steps).
 
     It is monotonic, reaches 1 exactly when time runs out, and a stall only shortens the future: it never skips the cooldown. The pace is
-    the mean of the last steps without outliers; a step that took over three times the median is a stall, not a pace. Time that evaluations
-    and the final save will still need is reserved through `reserve_s`.
+    the mean of the last steps without outliers: a step that took over three times the median is a stall, until half of the steps are like it, which
+    is a slower machine. Time that evaluations and the final save will still need is reserved through `reserve_s`.
     """
 
     WINDOW = 24  # steps that the pace is taken from
@@ -104,10 +104,10 @@ class DeadlineClock:
         """`deadline_s` on the clock `now`; `step_s` is the planned pace, until there is a measured one."""
         self.deadline_s, self.u, self.now = deadline_s, u, now
         self.reserve_s = 0.0
-        self._pace = deque([step_s], maxlen=self.WINDOW)
+        self._planned_s = step_s
+        self._last_steps = deque[float](maxlen=self.WINDOW)
         self._last_s = now()
         self._is_over = False
-        self.num_stalls = 0
 
     def start_step(self) -> None:
         """Time from here on belongs to the next step; call it after anything that is no step."""
@@ -117,16 +117,7 @@ class DeadlineClock:
         """A step was made since `start_step` or the last tick."""
         now = self.now()
         elapsed_s, self._last_s = now - self._last_s, now
-        if elapsed_s > self.STALL * statistics.median(self._pace) and len(self._pace) >= 8:
-            self.num_stalls += 1
-        else:
-            if self._pace.maxlen == self.WINDOW and len(self._pace) == 1:
-                self._pace.clear()  # the first measured step replaces the planned pace
-            self._pace.append(elapsed_s)
-        if self.num_stalls >= 8:  # not stalls any more: the machine is slower now
-            self._pace.clear()
-            self._pace.append(elapsed_s)
-            self.num_stalls = 0
+        self._last_steps.append(elapsed_s)
         steps = self.remaining_s / self.step_s
         self.u = min(1.0, self.u + (1 - self.u) / max(1.0, steps))
         self._is_over = self.u >= 1.0 or steps < 1.0
@@ -134,12 +125,18 @@ class DeadlineClock:
     @property
     def step_s(self) -> float:
         """Pace: mean seconds of the last steps, stalls left out."""
-        return max(1e-6, statistics.fmean(self._pace))
+        return max(1e-6, statistics.fmean(self._usual_steps()))
 
     @property
     def slowest_s(self) -> float:
         """The slowest of the last steps, stalls left out."""
-        return max(self._pace)
+        return max(self._usual_steps())
+
+    def _usual_steps(self) -> list[float]:
+        if not self._last_steps:
+            return [self._planned_s]
+        longest_s = self.STALL * statistics.median_low(self._last_steps)
+        return [elapsed_s for elapsed_s in self._last_steps if elapsed_s <= longest_s]
 
     @property
     def is_over(self) -> bool:

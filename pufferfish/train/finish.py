@@ -6,28 +6,31 @@ import shutil
 import statistics
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from pufferfish.base import atomic
 from pufferfish.base.digest import digest_file
+from pufferfish.base.errors import UserError
 from pufferfish.model.load import WEIGHTS
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome, Subset
+from pufferfish.train.checkpoint import save_tensors
 from pufferfish.train.loop import Training
 
 
 def save_model(training: Training, plan: Plan, subset: Subset, *, tokenizer: Path, run_key: str, target: Path) -> Outcome:
-    """Write the folder beside and move it into place. Raises OSError if the disk is full; the checkpoints are still there then."""
+    """Write the folder beside and move it into place. Raises UserError if that fails, for example on a full disk; the checkpoints are still there then."""
     temporary = atomic.beside(target)
-    temporary.mkdir(parents=True)
     try:
-        save_file(training.trainer.exported_weights(), temporary / WEIGHTS, metadata={"format": "pt"})
+        temporary.mkdir(parents=True)
+        save_tensors(temporary / WEIGHTS, training.trainer.exported_weights())
         shutil.copyfile(tokenizer, temporary / "tokenizer.json")
         training.record.save_schedule(temporary / "schedule.jsonl", seed=plan.train.seed, data_seed=plan.train.data_seed)
         plan.save(temporary / "plan.json")
         outcome = _outcome(training, plan, subset, weights_sha256=digest_file(temporary / WEIGHTS), run_key=run_key)
         outcome.save(temporary / "outcome.json")
         atomic.replace_folder(target, temporary)
+    except OSError as error:
+        fix = "make room there and run `dvc repro`: the training goes on from its last checkpoint"
+        raise UserError("the trained model cannot be saved", saw=f"{error}      ({target})", fix=fix) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return outcome

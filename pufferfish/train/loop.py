@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 import statistics
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +72,7 @@ class Training:
         self._step_s = deque[float](maxlen=1024)
         self._save_s, self._saved_s, self._eval_s = 0.0, now_s(), 0.0
         self._evals_done = 0
+        self._loop_start_s = now_s()
         self._resumed_u = 0.0
 
     @property
@@ -82,17 +85,16 @@ class Training:
         plan = self.plan.train
         self.trainer = Trainer(self.plan.model, plan)
         self.windows = Windows(self.corpora.train, self.plan.model.seq_len, plan.data_seed)
-        yield from self._resume()
-        yield from self._dry_step()
+        yield from self._begin()
         self.clock = self._make_clock()
         self._readings = Readings(self.trainer.device)
         self._saved_s = now_s()
         yield Started(self.step, self.plan.forecast.num_params, self.share_s - self.finish_s, self.num_resumes > 0)
-        loop_start_s = now_s()
+        self._loop_start_s = now_s() - self.loop_s
         while not self.clock.is_over and not self.is_interrupted:
             yield from self._steps()
         self.trainer.synchronize()
-        self.loop_s += now_s() - loop_start_s
+        self.loop_s = now_s() - self._loop_start_s
         if self.is_interrupted:
             yield from self._checkpoint()
             return
@@ -136,7 +138,8 @@ class Training:
                 if reading:
                     lost = 0 if math.isfinite(reading.loss) else lost + 1
                     self._check(lost)
-                    self.record.loss.append(reading.loss)
+                    if math.isfinite(reading.loss):
+                        self.record.loss.append(reading.loss)
                     self._step_s.append(now_s() - started_s)
                     pace = self.plan.train.tokens_per_step / max(1e-9, self._step_s[-1])
                     self._note_memory()
@@ -159,6 +162,7 @@ class Training:
         self.record.first_sample.append(self.num_samples)
         self.step += 1
         self.num_samples += self.trainer.sequences_per_step
+        self.loop_s = now_s() - self._loop_start_s
 
     def _note_memory(self) -> None:
         if self.step % 16 == 1:  # asking the system costs as much as a small operation
@@ -179,7 +183,8 @@ class Training:
             else:
                 yield self._evaluate()
         interval_s = max(plan.checkpoint_interval_s, self._save_s / MAX_SAVE_SHARE)
-        if now_s() - self._saved_s > interval_s:
+        has_time = not isinstance(self.clock, DeadlineClock) or self.clock.remaining_s > self._save_s
+        if has_time and now_s() - self._saved_s > interval_s:
             yield from self._checkpoint()
 
     def _evaluate(self) -> EvalDone:
@@ -229,25 +234,30 @@ class Training:
         self.warnings.append(message)
         return Warned(self.step, message)
 
-    def _resume(self) -> Iterator[Event]:
-        found = checkpoint.load_newest(self.work)
-        if found is None:
-            return
-        tensors, progress, complaints = found
+    def _begin(self) -> Iterator[Event]:
+        """A dry step, so that the first step is like all others to the clock; then the state of an interrupted training, where there is one."""
+        found, complaints = checkpoint.newest(self.work)
+        progress = checkpoint.load_progress(found) if found else None
+        if progress:
+            self.trainer.micro_batch, self.warnings = progress["micro_batch"], progress["warnings"]
+        for complaint in complaints:
+            yield self._warn(complaint)
+        if complaints and not found:
+            yield self._warn("no whole checkpoint is left: training starts anew")
+        yield from self._dry_step()
+        if found and progress:
+            self._go_on(checkpoint.load_tensors(found), progress)
+
+    def _go_on(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
         self.trainer.load_state(tensors)
         self.step, self.num_samples, self._evals_done = progress["step"], progress["num_samples"], progress["evals_done"]
-        self.trainer.micro_batch, self.loop_s = progress["micro_batch"], progress["loop_s"]
-        self.num_resumes, self.warnings = progress["num_resumes"] + 1, progress["warnings"]
+        self.loop_s, self.num_resumes = progress["loop_s"], progress["num_resumes"] + 1
         self.peak_memory_bytes = progress["peak_memory_bytes"]
         self.record = Record(**progress["record"])
         self._resumed_u = progress["u"]
         self.start_s = now_s() - progress["elapsed_s"]
-        for complaint in complaints:
-            yield self._warn(complaint)
 
     def _dry_step(self) -> Iterator[Event]:
-        if self.step:
-            return
         while True:
             micro_batch = self.trainer.micro_batch
             batches = [self.windows.batch(0, micro_batch) for _ in range(self.trainer.sequences_per_step // micro_batch)]
@@ -270,6 +280,7 @@ class Training:
                 fix="set hardware_probe.memory in params.yaml to what is really free, so that the plan fits",
             ) from error
         self.trainer.drop_gradients()
+        traceback.clear_frames(error.__traceback__)  # what the failed step had computed
         if self.trainer.device.type == "cuda":
             torch.cuda.empty_cache()
         self.trainer.micro_batch = smaller

@@ -22,7 +22,7 @@ from pufferfish.schema.reports import Subset
 def work_identity(plan: Plan, subset: Subset) -> str:
     """16 hex digits of everything that a checkpoint depends on: budget, model, training, data and code."""
     sections = {name: getattr(plan, name).model_dump(mode="json") for name in ("budget", "model", "train")}
-    return digest({**sections, "subset": subset.identity, "code": digest_code("model", "train")})
+    return digest({**sections, "subset": subset.identity, "code": digest_code("data", "model", "train")})
 
 
 def work_folder(plan: Plan, subset: Subset) -> Path:
