@@ -1,0 +1,488 @@
+"""The loop yields what happened, gives back what an interruption took, and repeats a run bit for bit."""
+
+import errno
+import math
+
+import numpy as np
+import pytest
+import torch
+from toys import model_plan, tokens, train_plan, whole_plan
+
+from pufferfish.base import paths
+from pufferfish.base.clock import now_s
+from pufferfish.base.digest import digest_file
+from pufferfish.base.errors import UserError
+from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, Shrunk, Started, StepDone, Warned
+from pufferfish.data.batches import Windows
+from pufferfish.data.shards import write_validation_text
+from pufferfish.model.load import load_model
+from pufferfish.schema.plan import Plan
+from pufferfish.schema.reports import Outcome, Shard, Subset
+from pufferfish.train import checkpoint, finish, loop
+from pufferfish.train.loop import Corpora, Training
+from pufferfish.train.record import load_schedule
+from pufferfish.train.schedule import lr_share
+from pufferfish.train.start import start_training
+from pufferfish.train.step import Trainer
+
+CORPORA = Corpora(tokens(5000), tokens(500, seed=1), 1.7)
+
+
+def training(work, *, share_s=60.0, recorded_u=None, should_stop=lambda: False, model=None, **changes):
+    plan = whole_plan(model, train_plan(**changes))
+    return Training(plan, CORPORA, work, share_s=share_s, start_s=now_s(), finish_s=0.0, should_stop=should_stop, recorded_u=recorded_u)
+
+
+@pytest.fixture
+def unhurried(monkeypatch):
+    """Checkpoints may take all the time: with `checkpoint_interval_s=0.0` each step is saved."""
+    monkeypatch.setattr(loop, "MAX_SAVE_SHARE", float("inf"))
+
+
+def names(events):
+    return [type(event).__name__ for event in events]
+
+
+def of_kind(kind, events):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def bits(tensor):
+    return tensor.detach().reshape(-1).view(torch.uint8)
+
+
+def same_state(one, other):
+    one, other = one.trainer.state(), other.trainer.state()
+    return one.keys() == other.keys() and all(torch.equal(bits(one[name]), bits(other[name])) for name in one)
+
+
+# --- events
+
+
+def test_a_run_tells_its_start_each_step_its_evaluations_and_its_end(tmp_path):
+    run = training(tmp_path)
+    events = list(run.run())
+    steps = ["StepDone"] * 4
+    assert names(events) == ["Started", *steps, "EvalDone", *steps, "EvalDone", *steps, "Finished"]
+    assert (events[0].step, events[0].is_resumed, events[0].num_params) == (0, False, run.plan.forecast.num_params)
+    done = of_kind(StepDone, events)
+    assert [event.step for event in done] == list(range(1, 13))
+    assert [event.num_tokens for event in done] == [120 * step for step in range(1, 13)]
+    assert [event.u for event in done] == [step / 12 for step in range(1, 13)]
+    assert [event.learning_rate for event in done] == [lr_share(step / 12, run.plan.train) for step in range(12)]
+    assert all(event.tokens_per_s > 0 and event.grad_norm > 0 and event.memory_bytes > 0 for event in done)
+    assert [event.u for event in of_kind(EvalDone, events)] == [4 / 12, 8 / 12]
+    assert (events[-1].step, events[-1].u, events[-1].num_tokens) == (12, 1.0, 1440)
+    assert events[-1].late_s == pytest.approx(events[-1].elapsed_s - 60)
+
+
+def test_the_first_loss_is_that_of_guessing_and_it_falls(tmp_path):
+    losses = [event.loss for event in of_kind(StepDone, training(tmp_path).run())]
+    assert losses[0] == pytest.approx(math.log(97), rel=5e-3)
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_evaluations_are_in_bits_per_byte(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "mean_loss", lambda self, inputs, targets: 2.5)
+    evals = of_kind(EvalDone, training(tmp_path).run())
+    assert [event.val_bpb for event in evals] == [pytest.approx(2.5 / math.log(2) / 1.7)] * 2
+
+
+def test_evaluations_read_whole_windows_spread_over_the_validation_text(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Trainer, "mean_loss", lambda self, inputs, targets: seen.append((inputs, targets)) or 1.0)
+    list(training(tmp_path, num_evals=1).run())
+    rows = np.concatenate([np.concatenate((inputs, targets[:, -1:]), axis=1) for inputs, targets in seen])
+    assert rows.shape == (4, 21)
+    starts = [0, 159, 319, 479]
+    assert np.array_equal(rows, np.stack([CORPORA.validation[start : start + 21] for start in starts]))
+
+
+def test_evaluating_changes_no_weight(tmp_path):
+    with_evals, without = training(tmp_path / "a", num_evals=3), training(tmp_path / "b", num_evals=0)
+    assert len(of_kind(EvalDone, with_evals.run())) == 3
+    assert not of_kind(EvalDone, without.run())
+    assert same_state(with_evals, without)
+
+
+def test_a_validation_text_shorter_than_a_window_is_used_whole(tmp_path):
+    run = training(tmp_path)
+    run.corpora = Corpora(CORPORA.train, tokens(9, seed=1), 1.7)
+    assert len(of_kind(EvalDone, run.run())) == 2
+
+
+def test_what_was_done_is_recorded_step_by_step(tmp_path):
+    run = training(tmp_path)
+    done = of_kind(StepDone, run.run())
+    assert run.record.u == [step / 12 for step in range(12)]
+    assert run.record.lr_share == [event.learning_rate for event in done]
+    assert run.record.first_sample == [6 * step for step in range(12)]
+    assert run.record.loss == [event.loss for event in done]
+    assert [row["step"] for row in run.record.curve] == [4, 8]
+    run.record.save_curve(tmp_path / "curve.csv")
+    assert (tmp_path / "curve.csv").read_text().splitlines()[0] == "elapsed_s,val_bpb,train_loss,step,tokens"
+
+
+# --- the deadline
+
+
+def test_a_run_against_the_clock_ends_with_its_time(tmp_path):
+    run = training(tmp_path, share_s=0.6, clock="deadline", num_steps=1)
+    events = list(run.run())
+    assert isinstance(events[-1], Finished)
+    assert len(of_kind(StepDone, events)) > 3
+    us = [event.u for event in of_kind(StepDone, events)]
+    assert us == sorted(us)
+    assert run.record.u[0] == 0.0
+
+
+def test_a_run_without_time_makes_no_step_and_says_that_it_is_late(tmp_path):
+    run = training(tmp_path, share_s=0.0, clock="deadline")
+    events = list(run.run())
+    assert names(events) == ["Started", "Finished"]
+    assert events[-1].late_s > 0
+    assert run.median_step_s == 0.0
+
+
+def test_a_replay_of_a_timed_run_makes_the_same_weights_bit_for_bit(tmp_path):
+    timed = training(tmp_path / "a", share_s=0.4, clock="deadline", dtype="bfloat16")
+    list(timed.run())
+    timed.record.save_schedule(tmp_path / "schedule.jsonl", seed=5, data_seed=11)
+    replayed = training(tmp_path / "b", clock="deadline", dtype="bfloat16", recorded_u=load_schedule(tmp_path / "schedule.jsonl"))
+    events = list(replayed.run())
+    assert of_kind(Finished, events)
+    assert replayed.step == timed.step > 3
+    assert (replayed.record.u, replayed.record.lr_share, replayed.record.first_sample) == (timed.record.u, timed.record.lr_share, timed.record.first_sample)
+    assert replayed.record.loss == timed.record.loss
+    assert same_state(timed, replayed)
+
+
+# --- interrupted and resumed
+
+
+def run_with_stops(work, stops, **changes):
+    """Run, stopping after each of these steps and starting anew as another process would."""
+    events, seen = [], 0
+    for stop in (*stops, None):
+        run = training(work, **changes)
+        run.should_stop = lambda run=run, stop=stop: run.step == stop
+        part = list(run.run())
+        if stop is not None:
+            assert run.is_interrupted
+            assert isinstance(part[-1], CheckpointSaved)
+            seen += 1
+        events += part
+    return run, events
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("stops", [(5,), (1, 2, 8, 11)], ids=str)
+def test_an_interrupted_run_makes_the_same_weights_bit_for_bit(tmp_path, optimizer, dtype, stops):
+    changes = {"optimizer": optimizer, "dtype": dtype}
+    whole = training(tmp_path / "whole", **changes)
+    expected = of_kind(StepDone, whole.run())
+    resumed, events = run_with_stops(tmp_path / "parts", stops, **changes)
+    assert same_state(whole, resumed)
+    assert resumed.record.u == whole.record.u
+    assert resumed.record.first_sample == whole.record.first_sample
+    assert resumed.record.loss == whole.record.loss == [event.loss for event in expected]
+    assert [event.step for event in of_kind(StepDone, events)] == list(range(1, 13))
+    assert len(of_kind(EvalDone, events)) == 2
+    assert resumed.num_resumes == len(stops)
+
+
+def test_a_run_that_was_stopped_says_so_and_goes_on(tmp_path):
+    resumed, events = run_with_stops(tmp_path, (5,))
+    assert names(events)[:6] == ["Started", *["StepDone"] * 4, "EvalDone"]
+    started = of_kind(Started, events)
+    assert [(event.step, event.is_resumed) for event in started] == [(0, False), (5, True)]
+    assert len(of_kind(Finished, events)) == 1
+    assert not resumed.is_interrupted
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path, unhurried):
+    whole = training(tmp_path / "whole")
+    list(whole.run())
+    killed = training(tmp_path / "parts", checkpoint_interval_s=0.0)
+    for event in killed.run():
+        if isinstance(event, StepDone) and event.step == 7:
+            break  # before step 7 is saved
+    resumed = training(tmp_path / "parts")
+    events = list(resumed.run())
+    assert events[0].step == 6
+    assert same_state(whole, resumed)
+    assert resumed.loop_s > 0
+
+
+def test_a_stop_after_the_last_step_leaves_nothing_to_do(tmp_path):
+    resumed, events = run_with_stops(tmp_path, (12,))
+    assert names(events)[-3:] == ["CheckpointSaved", "Started", "Finished"]
+    assert resumed.step == 12
+
+
+def test_a_resumed_timed_run_goes_on_with_the_clock_of_its_checkpoint(tmp_path):
+    first = training(tmp_path, share_s=40.0, clock="deadline")
+    first.should_stop = lambda: first.step == 3
+    list(first.run())
+    used_s, u = first.elapsed_s, first.clock.u
+    resumed = training(tmp_path, share_s=40.0, clock="deadline")
+    resumed.should_stop = lambda: resumed.step == 4
+    events = list(resumed.run())
+    assert resumed.record.u[3] == u, "progress goes on where it was"
+    assert resumed.elapsed_s >= used_s - 0.1, "the time that was used counts"
+    assert of_kind(StepDone, events)[0].remaining_s < 40 - used_s + 0.1
+
+
+def test_the_newest_checkpoint_is_damaged_so_the_one_before_serves_and_that_is_said(tmp_path, unhurried):
+    whole = training(tmp_path / "whole")
+    list(whole.run())
+    run_until(tmp_path / "parts", 6)
+    damage(tmp_path / "parts" / "step-000000006")
+    resumed = training(tmp_path / "parts")
+    events = list(resumed.run())
+    assert [event.step for event in of_kind(Started, events)] == [5]
+    assert "step-000000006 is damaged" in of_kind(Warned, events)[0].message
+    assert resumed.warnings == [event.message for event in of_kind(Warned, events)]
+    assert same_state(whole, resumed)
+
+
+def test_no_checkpoint_is_whole_so_training_starts_anew_and_says_it(tmp_path, unhurried):
+    run_until(tmp_path, 6)
+    damage(tmp_path / "step-000000005")
+    damage(tmp_path / "step-000000006")
+    events = list(training(tmp_path).run())
+    assert [event.step for event in of_kind(Started, events)] == [0]
+    assert len(of_kind(Warned, events)) == 3
+    assert "starts anew" in of_kind(Warned, events)[-1].message
+
+
+def run_until(work, step):
+    """Save at each step and stop after this one."""
+    run = training(work, checkpoint_interval_s=0.0)
+    run.should_stop = lambda: run.step == step
+    list(run.run())
+
+
+def damage(folder):
+    content = bytearray((folder / "state.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "state.safetensors").write_bytes(content)
+
+
+# --- what can go wrong
+
+
+def test_a_full_disk_warns_keeps_the_last_good_checkpoint_and_training_goes_on(tmp_path, monkeypatch, unhurried):
+    save, saved = checkpoint.save, []
+
+    def save_until_full(folder, tensors, progress):
+        if len(saved) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        saved.append(progress["step"])
+        return save(folder, tensors, progress)
+
+    monkeypatch.setattr(checkpoint, "save", save_until_full)
+    run = training(tmp_path, checkpoint_interval_s=0.0)
+    events = list(run.run())
+    assert len(of_kind(StepDone, events)) == 12
+    assert isinstance(events[-1], Finished)
+    assert [event.step for event in of_kind(CheckpointSaved, events)] == [1, 2, 3]
+    warnings = of_kind(Warned, events)
+    assert [event.step for event in warnings] == list(range(4, 13))
+    assert "No space left on device" in warnings[0].message
+    assert checkpoint.newest(tmp_path)[0].name == "step-000000003"
+
+
+class Memory:
+    """`Trainer.step` with a memory that does not suffice for `too_many` sequences at a time; notes what each finished step was trained on."""
+
+    def __init__(self, monkeypatch, *, fails):
+        self.calls, self.steps, step = 0, [], Trainer.step
+
+        def stepped(trainer, batches, *, lr_share):
+            rows = []
+            for batch in batches:
+                rows.append(batch)
+                if fails(self.calls, trainer.micro_batch):
+                    self.calls += 1
+                    raise torch.OutOfMemoryError("out of memory, tried to allocate 20.00 MiB")
+            self.calls += 1
+            result = step(trainer, rows, lr_share=lr_share)
+            self.steps.append(np.concatenate(rows))
+            return result
+
+        monkeypatch.setattr(Trainer, "step", stepped)
+
+
+def test_memory_that_runs_out_halves_the_micro_batch_and_loses_no_sample(tmp_path, monkeypatch):
+    memory = Memory(monkeypatch, fails=lambda call, micro_batch: call == 5)  # call 0 is the dry step
+    run = training(tmp_path, micro_batch=6)
+    events = list(run.run())
+    shrunk = of_kind(Shrunk, events)
+    assert [(event.step, event.micro_batch) for event in shrunk] == [(4, 3)]
+    assert "120 tokens a step as before" in shrunk[0].reason
+    assert run.warnings == [shrunk[0].reason]
+    assert [event.num_tokens for event in of_kind(StepDone, events)] == [120 * step for step in range(1, 13)]
+    windows = Windows(CORPORA.train, 20, 11)
+    assert np.array_equal(np.concatenate(memory.steps[1:]), windows.batch(0, 72))
+    assert isinstance(events[-1], Finished)
+
+
+def test_memory_that_is_too_small_from_the_start_is_found_before_the_clock_runs(tmp_path, monkeypatch):
+    Memory(monkeypatch, fails=lambda call, micro_batch: micro_batch > 2)
+    run = training(tmp_path, micro_batch=6)
+    events = list(run.run())
+    assert names(events)[:3] == ["Shrunk", "Shrunk", "Started"]
+    assert [event.micro_batch for event in of_kind(Shrunk, events)] == [3, 1]
+    assert len(of_kind(StepDone, events)) == 12
+
+
+def test_a_shrunken_run_stays_shrunken_after_an_interruption(tmp_path, monkeypatch):
+    Memory(monkeypatch, fails=lambda call, micro_batch: micro_batch > 3)
+    _, events = run_with_stops(tmp_path, (5,), micro_batch=6)
+    assert len(of_kind(Shrunk, events)) == 1
+
+
+def test_the_cpu_says_out_of_memory_in_words(tmp_path, monkeypatch):
+    step, calls = Trainer.step, []
+
+    def stepped(trainer, batches, *, lr_share):
+        calls.append(trainer.micro_batch)
+        if len(calls) == 3:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return step(trainer, batches, lr_share=lr_share)
+
+    monkeypatch.setattr(Trainer, "step", stepped)
+    assert [event.micro_batch for event in of_kind(Shrunk, training(tmp_path).run())] == [1]
+
+
+def test_memory_for_not_even_one_sequence_is_told_to_the_user(tmp_path, monkeypatch):
+    Memory(monkeypatch, fails=lambda call, micro_batch: call > 3)
+    with pytest.raises(UserError, match="memory does not suffice") as error:
+        list(training(tmp_path).run())
+    assert "hardware_probe.memory" in error.value.fix
+
+
+def test_another_error_in_a_step_is_ours_and_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(trainer, batches, *, lr_share):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(Trainer, "step", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        list(training(tmp_path).run())
+
+
+def lose(monkeypatch, *, steps):
+    """Make the loss of these calls not a number; call 0 is the dry step."""
+    step, calls = Trainer.step, []
+
+    def stepped(trainer, batches, *, lr_share):
+        calls.append(1)
+        loss, norm = step(trainer, batches, lr_share=lr_share)
+        return (loss * float("nan") if len(calls) - 1 in steps else loss), norm
+
+    monkeypatch.setattr(Trainer, "step", stepped)
+
+
+def test_a_diverged_training_is_told_to_the_user_with_the_rate_to_lower(tmp_path, monkeypatch):
+    lose(monkeypatch, steps=range(4, 99))
+    seen = []
+    with pytest.raises(UserError, match="diverged") as error:
+        seen.extend(training(tmp_path).run())
+    assert "at step 6" in error.value.saw
+    assert "train.learning_rate below 0.02" in error.value.fix
+
+
+def test_a_rate_that_is_far_too_high_really_diverges(tmp_path):
+    with pytest.raises(UserError, match="diverged"):
+        list(training(tmp_path, optimizer="adamw", matrix_lr=1e30, warmup_share=0.0, clip_norm=0.0).run())
+
+
+def test_one_lost_loss_stops_neither_training_nor_saving_nor_the_outcome(tmp_path, monkeypatch, unhurried):
+    lose(monkeypatch, steps={4})
+    run = training(tmp_path / "work", checkpoint_interval_s=0.0)
+    events = list(run.run())
+    assert math.isnan(of_kind(StepDone, events)[3].loss)
+    assert len(of_kind(CheckpointSaved, events)) == 12
+    assert isinstance(events[-1], Finished)
+    assert len(run.record.loss) == 11
+    assert math.isfinite(saved_outcome(run, tmp_path).final_loss)
+
+
+# --- from artifacts to artifacts
+
+
+def write_subset(folder, *, corpus="c0"):
+    folder.mkdir(parents=True)
+    shards = {}
+    for part, ids in (("train", CORPORA.train), ("validation", CORPORA.validation)):
+        ids.tofile(folder / f"{part}.bin")
+        digest = digest_file(folder / f"{part}.bin")
+        shards[part] = Shard(file=f"{part}.bin", sha256=digest, num_tokens=len(ids), num_documents=1, num_bytes=850 if part == "validation" else 9000)
+    (folder / "tokenizer.json").write_text("{}")
+    write_validation_text(folder, [b"x" * 850])
+    rest = {"separator_id": 0, "token_dtype": "uint16", "corpus_train_bytes": 9000, "bytes_per_token": 1.8}
+    subset = Subset(corpus=corpus, vocab_size=97, tokenizer_sha256=digest_file(folder / "tokenizer.json"), **shards, **rest)
+    subset.save(folder / "manifest.json")
+    return subset
+
+
+def saved_outcome(run, folder):
+    subset = write_subset(folder / "subset")
+    return finish.save_model(run, run.plan, subset, tokenizer=folder / "subset" / "tokenizer.json", run_key="k", target=folder / "model")
+
+
+def test_the_trained_model_is_a_folder_that_says_what_happened(tmp_path):
+    run = training(tmp_path / "work", dtype="bfloat16")
+    list(run.run())
+    outcome = saved_outcome(run, tmp_path)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"model.safetensors", "outcome.json", "plan.json", "schedule.jsonl", "tokenizer.json"}
+    assert Outcome.load(tmp_path / "model" / "outcome.json") == outcome
+    assert Plan.load(tmp_path / "model" / "plan.json") == run.plan
+    assert (outcome.num_steps, outcome.num_tokens, outcome.num_resumes, outcome.warnings) == (12, 1440, 0, [])
+    assert outcome.final_lr_share == run.record.lr_share[-1]
+    assert outcome.tokens_per_s == pytest.approx(1440 / run.loop_s)
+    model, _ = load_model(tmp_path / "model")
+    assert all(torch.equal(parameter, run.trainer.weights.masters[name]) for name, parameter in model.named_parameters())
+    assert load_schedule(tmp_path / "model" / "schedule.jsonl") == run.record.u
+
+
+def test_a_disk_that_is_full_at_the_end_is_told_and_takes_neither_the_old_model_nor_the_work(tmp_path, monkeypatch):
+    run = training(tmp_path / "work")
+    run.should_stop = lambda: run.step == 12
+    list(run.run())
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+
+    def full(path, tensors):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(finish, "save_tensors", full)
+    with pytest.raises(UserError, match="cannot be saved") as error:
+        saved_outcome(run, tmp_path)
+    assert "No space left on device" in error.value.saw
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["old"]
+    assert {path.name for path in tmp_path.iterdir()} == {"work", "model", "subset"}
+    assert checkpoint.newest(tmp_path / "work")[0]
+
+
+def test_a_training_starts_from_the_artifacts_with_its_share_of_the_time(workplace):
+    subset = write_subset(paths.SUBSET)
+    started_s = now_s()
+    run = start_training(whole_plan(), subset, workplace / "work", started_s=started_s, should_stop=lambda: False)
+    assert run.share_s == pytest.approx(53 - (2 + 3 + 4) - 3 / 5 - 13.5)
+    assert run.start_s == started_s
+    assert run.corpora.validation_bytes_per_token == 850 / 500
+    assert np.array_equal(run.corpora.train, CORPORA.train)
+    assert names(run.run())[-1] == "Finished"
+
+
+def test_a_subset_of_another_plan_is_refused(workplace):
+    subset = write_subset(paths.SUBSET, corpus="c9")
+    with pytest.raises(UserError, match="prepared for another plan") as error:
+        start_training(whole_plan(), subset, workplace / "work", started_s=0.0, should_stop=lambda: False)
+    assert "c9" in error.value.saw
+    with pytest.raises(UserError, match="prepared for another plan"):
+        start_training(whole_plan(model_plan(vocab_size=98), corpus="c9"), subset, workplace / "work", started_s=0.0, should_stop=lambda: False)
