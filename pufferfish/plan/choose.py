@@ -21,6 +21,7 @@ NEAR = 0.003  # relative difference of forecasts that counts as equal
 COMPILE_S = {"cpu": 25.0, "cuda": 60.0}  # a cold compilation, where none was measured
 KERNEL = 0.7  # e-folds of size over which a measured correction is trusted
 MEASURED_STEPS_S = 0.4  # time for the steps of one measurement
+FEWEST_MEASURED = 5  # shapes, where there is time: the errors of predictions differ by shape
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Candidate:
         """Validation bits per byte."""
         model = self.model
         return scaling.val_bpb(
+            num_layers=model.num_layers,
             block_params=self.price.matmul_params - model.vocab_size * model.d_model,
             vocab_size=model.vocab_size,
             d_model=model.d_model,
@@ -204,23 +206,32 @@ def measure_best(
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Measure the candidate with the best forecast, correct the others by what was learned, and repeat until the best one is a measured one.
 
-    `may_go_on` is asked before each measurement whether there is time for that candidate. Returns the candidates, corrected, and those measured.
+    At least `FEWEST_MEASURED` shapes are looked at. `may_go_on` is asked before each measurement whether there is time for that candidate.
+    Returns the candidates, corrected, and those measured.
     """
     measured: list[Candidate] = []
-    while True:
-        best = min(candidates, key=lambda candidate: candidate.forecast(text))
-        if best.measured or not may_go_on(best, measured):
-            break
-        result = measure(best.model, best.train)
+    while (target := _next_to_measure(candidates, measured, text)) and may_go_on(target, measured):
+        result = measure(target.model, target.train)
         if not result.fits:
-            candidates.remove(best)
+            candidates = [candidate for candidate in candidates if candidate is not target]
             if not candidates:
-                raise UserError("no model fits into memory", saw=f"{best.memory_bytes / 1e9:.1f} GB were expected to fit", fix="set `hardware_probe.memory`")
+                raise UserError("no model fits into memory", saw=f"{target.memory_bytes / 1e9:.1f} GB were expected to fit", fix="set `hardware_probe.memory`")
             continue
-        known = replace(best, measured=result)
+        known = replace(target, measured=result)
         measured.append(known)
-        candidates = [known if candidate is best else _corrected(candidate, measured) for candidate in candidates]
+        candidates = [known if candidate is target else _corrected(candidate, measured) for candidate in candidates]
     return candidates, measured
+
+
+def _next_to_measure(candidates: list[Candidate], measured: list[Candidate], text: Text) -> Candidate | None:
+    """The best forecast if it is not measured yet; else the best of a shape that is not, until there are enough of them."""
+    ranked = sorted(candidates, key=lambda candidate: candidate.forecast(text))
+    if not ranked[0].measured:
+        return ranked[0]
+    if len(measured) >= FEWEST_MEASURED:
+        return None
+    shapes = {(other.model.num_layers, other.model.d_model) for other in measured}
+    return next((candidate for candidate in ranked if (candidate.model.num_layers, candidate.model.d_model) not in shapes), None)
 
 
 def _corrected(candidate: Candidate, measured: list[Candidate]) -> Candidate:

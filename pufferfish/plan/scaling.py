@@ -1,6 +1,6 @@
 """What quality a training will reach: bits per byte as a function of model, data, context, vocabulary and batch.
 
-    bpb = difficulty (E + (A N^-alpha + B D^-beta + C V / tokens) context) batch
+    bpb = difficulty (E + (A N^-alpha + B D^-beta + C V / tokens) context) batch depth
 
 after Hoffmann et al., 2022, arXiv 2203.15556: N are the matrix parameters of the blocks plus those of the head with a weight of their own, D the bytes trained
 on, both in millions. The last term are the rows of the vocabulary that were seen too seldom. The exponents are the literature's, the other constants are fitted
@@ -20,6 +20,7 @@ HEAD_WEIGHT = 1.57
 SELDOM = 5.5
 CONTEXT_GAIN, CONTEXT_TOKENS = 0.0155, 2.35e6  # a doubled context gains so much for each e-fold of tokens beyond these, and loses before
 CONTEXT_LIMITS = (-0.03, 0.05)
+LONE_LAYER, LONE_LAYER_TOKENS = 0.03, 1e6  # a single layer cannot look up what followed an earlier occurrence; loss for each e-fold of tokens beyond these
 BATCH_PENALTY = 0.05  # per squared e-fold away from the best batch
 SPREAD = 0.04  # of a forecast, one standard deviation of its logarithm
 
@@ -55,7 +56,16 @@ class Text:
 
 
 def val_bpb(
-    *, block_params: float, vocab_size: int, d_model: int, seq_len: int, tokens: float, bytes_per_token: float, text: Text, tokens_per_step: float
+    *,
+    num_layers: int,
+    block_params: float,
+    vocab_size: int,
+    d_model: int,
+    seq_len: int,
+    tokens: float,
+    bytes_per_token: float,
+    text: Text,
+    tokens_per_step: float,
 ) -> float:
     """Forecast of validation bits per byte."""
     capacity = (block_params + HEAD_WEIGHT * vocab_size * d_model) / 1e6
@@ -64,7 +74,8 @@ def val_bpb(
     gain = min(CONTEXT_LIMITS[1], max(CONTEXT_LIMITS[0], CONTEXT_GAIN * math.log(tokens / CONTEXT_TOKENS)))
     context = 1 - gain * math.log2(seq_len / 256)
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
-    return float(text.difficulty * (IRREDUCIBLE + reducible * context) * batch)
+    depth = 1 + (LONE_LAYER * max(0.0, math.log(tokens / LONE_LAYER_TOKENS)) if num_layers == 1 else 0.0)
+    return float(text.difficulty * (IRREDUCIBLE + reducible * context) * batch * depth)
 
 
 def interval(forecast: float) -> tuple[float, float]:
