@@ -9,12 +9,13 @@ from pufferfish.schema.plan import BudgetPlan, Phases
 
 # Each phase is start-up, which is a multiple of importing torch on this machine, and work. Multiples and seconds measured on 2 cores, see docs/LOG.md.
 PROBE_STARTS, PROBE_S = 1.0, 2.5
-TRAIN_STARTS, TRAIN_SETUP_S = 1.6, 0.6
-EVALUATE_STARTS, EVALUATE_S = 1.6, 4.5
-EXPORT_STARTS, EXPORT_S = 4.0, 3.0
+TRAIN_STARTS, TRAIN_SETUP_S = 1.4, 0.6
+EVALUATE_STARTS, EVALUATE_S = 1.3, 1.5
+EXPORT_STARTS, EXPORT_S = 2.0, 1.2
+RESERVE_MARGIN = 1.25  # on evaluation and export, which nobody can shorten when they turn out slow
 PAUSE_S = 0.45  # DVC between two stages
 NUM_PAUSES = 5
-NUMBER_OF_EVALUATED_TOKENS_PER_TRAINED = 3.0  # a forward pass costs a third of a step
+EVALUATED_PER_TRAINED = 3.0  # a forward pass costs a third of a step
 MIN_TRAIN_SHARE = 0.1  # of the budget: with less left for training, the budget is refused
 PLANNING_SHARES = ((120.0, 0.08), (float("inf"), 0.05))  # up to so many seconds of budget, so much of it for planning
 
@@ -27,8 +28,8 @@ def planning_limit_s(total_s: float) -> float:
 def reserve_s(hardware: Hardware, *, validation_tokens: float, trained_tokens_per_s: float) -> tuple[float, float, float]:
     """Seconds for evaluate, export, and the two pauses before them."""
     start_s = hardware.measured.import_torch_s
-    evaluate_s = EVALUATE_STARTS * start_s + EVALUATE_S + validation_tokens / (NUMBER_OF_EVALUATED_TOKENS_PER_TRAINED * trained_tokens_per_s)
-    return evaluate_s, EXPORT_STARTS * start_s + EXPORT_S, 2 * PAUSE_S
+    evaluate_s = EVALUATE_STARTS * start_s + EVALUATE_S + validation_tokens / (EVALUATED_PER_TRAINED * trained_tokens_per_s)
+    return RESERVE_MARGIN * evaluate_s, RESERVE_MARGIN * (EXPORT_STARTS * start_s + EXPORT_S), 2 * PAUSE_S
 
 
 def divide(total_s: float, hardware: Hardware, *, plan_s: float, prepare_s: float, validation_tokens: float, trained_tokens_per_s: float) -> BudgetPlan:
