@@ -83,7 +83,7 @@ def spread_lines(documents: list[str]) -> list[str]:
 
 def compare_tokens(theirs: object, ours: Tokenizer, texts: list[str]) -> None:
     """Raises ExportMismatch unless both give the same ids, and the ids give the text back."""
-    found = theirs(texts, add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+    found = theirs(texts, add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[operator]
     for text, ids, encoding in zip(texts, found, ours.encode_batch(texts, add_special_tokens=False), strict=True):
         if ids != encoding.ids:
             raise ExportMismatch(f"another tokenization of {text[:80]!r}: {ids[:20]}, ours is {encoding.ids[:20]}")
