@@ -104,8 +104,8 @@ def read_sample(source: Source, sample_bytes: int, seed: int) -> list[str]:
 
 def _whole_lines(block: bytes, *, is_start: bool) -> str:
     if not is_start:
-        line_end = block.find(b"\n")
-        match = ANY_CHARACTER.search(block, line_end + 1)
+        after_line = ANY_CHARACTER.search(block, block.find(b"\n") + 1)
+        match = after_line or ANY_CHARACTER.search(block)  # the last line of a document may be all there is
         block = block[match.start() :] if match else b""
     end = block.rfind(b"\n") + 1
     return (block[:end] if end else block).decode("utf-8", errors="ignore")  # without line ends, half a character may stand at the end

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_duration
 from pufferfish.schema.hardware import Hardware
@@ -49,15 +52,19 @@ def training_setup_s(hardware: Hardware) -> float:
     return TRAIN_STARTS * hardware.measured.import_torch_s + TRAIN_SETUP_S
 
 
-def check(budget: BudgetPlan, *, written: str, setup_s: float) -> None:
-    """Raises UserError if too little is left for training, naming the smallest budget that works here."""
-    needed = setup_s + MIN_TRAIN_SHARE * budget.total_s
-    if budget.phases.train_s >= needed:
+def suffices(budget: BudgetPlan, setup_s: float) -> bool:
+    """Whether enough of the budget is left for training."""
+    return budget.phases.train_s >= setup_s + MIN_TRAIN_SHARE * budget.total_s
+
+
+def check(divide_for: Callable[[float], BudgetPlan], *, total_s: float, written: str, setup_s: float) -> None:
+    """Raises UserError if too little is left for training, naming the smallest budget that works here; `divide_for` divides any budget."""
+    budget = divide_for(total_s)
+    if suffices(budget, setup_s):
         return
-    fixed_s = budget.total_s - budget.phases.train_s + setup_s
-    smallest = 5 * -(-fixed_s / (1 - MIN_TRAIN_SHARE) // 5)
+    smallest = next(five for five in itertools.count(5, 5) if suffices(divide_for(five), setup_s))
     raise UserError(
         "the time budget is too short to train anything",
-        saw=f"budget.time: {written}; everything but training takes {format_duration(fixed_s)} here",
-        fix=f"give at least {smallest:.0f}s on this machine, for example `time: 3m`",
+        saw=f"budget.time: {written}; everything but training takes {format_duration(total_s - budget.phases.train_s + setup_s)} here",
+        fix=f"give at least {smallest}s on this machine, for example `time: {max(smallest, 60)}s`",
     )

@@ -96,9 +96,21 @@ def enumerate_candidates(situation: Situation, models: Iterator[ModelPlan], voca
         for is_compiled in _compile_choices(situation):
             candidates += _with_batches(situation, model, price, vocabulary, is_compiled=is_compiled)
     if not candidates:
-        bound = f"{situation.hardware.usable_memory_bytes / 1e9:.1f} GB of memory, {situation.loop_s(vocabularies[0]):.0f} s for training"
-        raise UserError("no model fits into the time and memory", saw=bound, fix="give more `budget.time`, or pin smaller values in `model` and `train`")
+        raise _nothing_fits(situation, by_size)
     return sorted(candidates, key=lambda candidate: candidate.forecast(situation.text))
+
+
+def _nothing_fits(situation: Situation, vocabularies: dict[int, Vocabulary]) -> UserError:
+    """Which of the bounds left no configuration."""
+    wish = situation.train
+    loop_s = max(situation.loop_s(vocabulary) for vocabulary in vocabularies.values())
+    if wish.tokens_per_step != "auto" or wish.micro_batch != "auto":
+        saw = f"train.tokens_per_step: {wish.tokens_per_step}, train.micro_batch: {wish.micro_batch}"
+        fix = "pin a number of tokens that is a multiple of the context, and a micro-batch that divides its sequences, or leave one `auto`"
+        return UserError("no configuration has the pinned batch", saw=saw, fix=fix)
+    bound = f"{situation.hardware.usable_memory_bytes / 1e9:.1f} GB of memory, {loop_s:.0f} s for training"
+    fix = f"give more `budget.time` (a training needs {FEWEST_STEPS} steps), or pin smaller values in `model` and `train`"
+    return UserError("no model fits into the time and memory", saw=bound, fix=fix)
 
 
 def _compile_choices(situation: Situation) -> list[bool]:
@@ -121,7 +133,7 @@ def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabula
     tokens = loop_s * price_per_second(situation, model, price)
     for factor in (1.0,) if situation.train.tokens_per_step != "auto" else BATCH_CHOICES:
         tokens_per_step = _tokens_per_step(situation, model, factor * scaling.best_tokens_per_step(tokens))
-        if tokens_per_step in seen:
+        if tokens_per_step in seen or tokens_per_step % model.seq_len:
             continue
         seen.add(tokens_per_step)
         candidate = _candidate(situation, model, price, vocabulary, tokens_per_step=tokens_per_step, loop_s=loop_s, is_compiled=is_compiled)
@@ -140,9 +152,9 @@ def _dtype(situation: Situation) -> str:
     speeds = situation.hardware.measured.dtypes
     wish = situation.train.dtype
     if wish == "auto":
-        usable = [speed for speed in speeds if speed.dtype != "float16"] or speeds  # float16 only where nothing else is fast
-        fastest = max(usable, key=lambda speed: max(gemm.flops_per_s for gemm in speed.gemms))
-        return fastest.dtype
+        # float16 needs its loss scaled: only where it is far faster, as on GPUs that lack bfloat16
+        worth = {speed.dtype: max(gemm.flops_per_s for gemm in speed.gemms) / (2 if speed.dtype == "float16" else 1) for speed in speeds}
+        return max(worth, key=lambda dtype: worth[dtype])
     if wish not in {speed.dtype for speed in speeds}:
         known = ", ".join(speed.dtype for speed in speeds)
         raise UserError(f"{wish} does not run on this machine", saw=f"train.dtype: {wish}; measured are {known}", fix="set `train.dtype: auto`")
@@ -150,18 +162,9 @@ def _dtype(situation: Situation) -> str:
 
 
 def _tokens_per_step(situation: Situation, model: ModelPlan, wanted: float) -> int:
-    """The nearest power of two times the context; a pinned value must be a multiple of it."""
+    """The pinned number, or the power of two times the context that is nearest to what is wanted."""
     pinned = situation.train.tokens_per_step
-    if pinned == "auto":
-        return model.seq_len << max(0, round(math.log2(max(1.0, wanted / model.seq_len))))
-    if pinned % model.seq_len:
-        nearest = max(1, round(pinned / model.seq_len)) * model.seq_len
-        raise UserError(
-            "tokens per step are not whole sequences",
-            saw=f"train.tokens_per_step: {pinned}; a sequence has {model.seq_len} tokens",
-            fix=f"set `train.tokens_per_step: {nearest}`, or pin `model.seq_len` to a divisor",
-        )
-    return pinned
+    return model.seq_len << max(0, round(math.log2(max(1.0, wanted / model.seq_len)))) if pinned == "auto" else pinned
 
 
 def _candidate(
@@ -171,13 +174,7 @@ def _candidate(
     sequences = tokens_per_step // model.seq_len
     limit = memory.USABLE_SHARE * situation.hardware.usable_memory_bytes
     pinned = situation.train.micro_batch
-    if pinned != "auto" and sequences % pinned:
-        raise UserError(
-            "micro-batches do not make up a step",
-            saw=f"train.micro_batch: {pinned}; a step has {sequences} sequences",
-            fix=f"set `train.micro_batch: {max(size for size in range(1, sequences + 1) if sequences % size == 0 and size <= max(1, pinned))}`",
-        )
-    sizes = [size for size in range(sequences, 0, -1) if sequences % size == 0] if pinned == "auto" else [pinned]
+    sizes = [size for size in range(sequences, 0, -1) if sequences % size == 0 and pinned in ("auto", size)]
     for is_checkpointed in (False, True):
         for size in sizes:
             train = recipe.train_plan(
@@ -202,15 +199,15 @@ def _candidate(
 
 
 def measure_best(
-    candidates: list[Candidate], measure: Measure, *, text: Text, may_go_on: Callable[[Candidate, list[Candidate]], bool]
+    candidates: list[Candidate], measure: Measure, *, text: Text, is_affordable: Callable[[Candidate, int], bool]
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Measure the candidate with the best forecast, correct the others by what was learned, and repeat until the best one is a measured one.
 
-    At least `FEWEST_MEASURED` shapes are looked at. `may_go_on` is asked before each measurement whether there is time for that candidate.
-    Returns the candidates, corrected, and those measured.
+    At least `FEWEST_MEASURED` shapes are looked at. `is_affordable` tells whether there is time to measure a candidate after so many others; those for
+    which there is not are passed over. Returns the candidates, corrected, and those measured.
     """
     measured: list[Candidate] = []
-    while (target := _next_to_measure(candidates, measured, text)) and may_go_on(target, measured):
+    while target := _next_to_measure(candidates, measured, text, is_affordable):
         result = measure(target.model, target.train)
         if not result.fits:
             candidates = [candidate for candidate in candidates if candidate is not target]
@@ -223,15 +220,17 @@ def measure_best(
     return candidates, measured
 
 
-def _next_to_measure(candidates: list[Candidate], measured: list[Candidate], text: Text) -> Candidate | None:
-    """The best forecast if it is not measured yet; else the best of a shape that is not, until there are enough of them."""
+def _next_to_measure(candidates: list[Candidate], measured: list[Candidate], text: Text, is_affordable: Callable[[Candidate, int], bool]) -> Candidate | None:
+    """The best forecast that can be measured, if it is not yet; else the best of a shape that is not, until there are enough of them."""
     ranked = sorted(candidates, key=lambda candidate: candidate.forecast(text))
-    if not ranked[0].measured:
-        return ranked[0]
+    best = next((candidate for candidate in ranked if candidate.measured or is_affordable(candidate, len(measured))), None)
+    if best is None or not best.measured:
+        return best
     if len(measured) >= FEWEST_MEASURED:
         return None
     shapes = {(other.model.num_layers, other.model.d_model) for other in measured}
-    return next((candidate for candidate in ranked if (candidate.model.num_layers, candidate.model.d_model) not in shapes), None)
+    others = (candidate for candidate in ranked if (candidate.model.num_layers, candidate.model.d_model) not in shapes)
+    return next((candidate for candidate in others if is_affordable(candidate, len(measured))), None)
 
 
 def _corrected(candidate: Candidate, measured: list[Candidate]) -> Candidate:

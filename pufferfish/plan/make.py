@@ -22,6 +22,7 @@ MARGIN = 1.15  # text encoded over what the plan expects to read
 ENCODE_UNIT = 1_000_000  # bytes; what is encoded is a power of two of these, so that small changes of the plan prepare nothing anew
 PREPARE_START_S = 0.5
 MEASURE_START_S = 0.3  # building and first step of a measurement, besides its steps
+COUNTED_STEPS_S = 60.0  # what a training by steps may take at least, so that a small budget does not refuse it
 ROUGH_TOKENS_PER_S = 20_000  # until a candidate is chosen
 
 
@@ -40,34 +41,38 @@ def make_plan(
 
     Raises UserError if the budget is too short, memory too small, or the pinned values contradict each other.
     """
-    total_s = params.budget.time_s
-    plan_s = max(budget.planning_limit_s(total_s), spent_s())
+    total_s, setup_s, is_timed = params.budget.time_s, budget.training_setup_s(hardware), params.train.num_steps == "auto"
 
-    def divided(vocabulary: Vocabulary, tokens_per_s: float, plan_s: float) -> BudgetPlan:
+    def divided(vocabulary: Vocabulary, total_s: float, *, tokens_per_s: float = ROUGH_TOKENS_PER_S, plan_s: float | None = None) -> BudgetPlan:
+        plan_s = max(budget.planning_limit_s(total_s), spent_s()) if plan_s is None else plan_s
         prepare_s = PREPARE_START_S + _prepare_s(vocabulary, text.unique_bytes, total_s)
         validation_bytes = corpus.validation_bytes or min(VALIDATION_SHARE * corpus.num_bytes, MAX_VALIDATION_BYTES)
         tokens = validation_bytes / vocabulary.bytes_per_token
         return budget.divide(total_s, hardware, plan_s=plan_s, prepare_s=prepare_s, validation_tokens=tokens, trained_tokens_per_s=tokens_per_s)
 
-    setup_s = budget.training_setup_s(hardware)
-    if params.train.num_steps == "auto":
-        budget.check(divided(vocabularies[0], ROUGH_TOKENS_PER_S, plan_s), written=params.budget.time, setup_s=setup_s)
-
     def loop_s(vocabulary: Vocabulary) -> float:
-        return divided(vocabulary, ROUGH_TOKENS_PER_S, plan_s).phases.train_s - setup_s
+        left_s = divided(vocabulary, total_s).phases.train_s - setup_s
+        return left_s if is_timed else max(left_s, COUNTED_STEPS_S)
 
+    if is_timed:
+        compile_s = choose.COMPILE_S[hardware.fingerprint.device] if params.train.compile is True else 0.0
+        budget.check(lambda time_s: divided(vocabularies[0], time_s), total_s=total_s, written=params.budget.time, setup_s=setup_s + compile_s)
     situation = Situation(Machine(hardware), params.data, params.train, price_of, text, loop_s)
     vocabulary, expected_tokens = choose_vocabulary(situation, params, vocabularies)
     candidates = choose.enumerate_candidates(situation, space.models(params.model, [vocabulary.vocab_size], max_seq_len=_longest(hardware)), [vocabulary])
 
-    def may_go_on(candidate: Candidate, measured: list[Candidate]) -> bool:
+    def is_affordable(candidate: Candidate, num_measured: int) -> bool:
         compile_s = choose.COMPILE_S[hardware.fingerprint.device] if candidate.train.is_compiled else 0.0
         needed_s = MEASURE_START_S + compile_s + max(choose.MEASURED_STEPS_S, 4 * candidate.step_s)
-        return not measured or spent_s() + needed_s < budget.planning_limit_s(total_s)
+        is_first = num_measured == 0 and not candidate.train.is_compiled  # one is measured whatever it costs
+        return is_first or spent_s() + needed_s < budget.planning_limit_s(total_s)
 
-    candidates, measured = choose.measure_best(candidates, measure, text=text, may_go_on=may_go_on)
+    candidates, measured = choose.measure_best(candidates, measure, text=text, is_affordable=is_affordable)
     best = choose.choose(candidates, text=text)
-    divided_budget = divided(vocabulary, best.train.tokens_per_step / best.step_s, spent_s() + 0.2)
+    pace, plan_s = best.train.tokens_per_step / best.step_s, spent_s() + 0.2
+    if is_timed:
+        budget.check(lambda time_s: divided(vocabulary, time_s, tokens_per_s=pace, plan_s=plan_s), total_s=total_s, written=params.budget.time, setup_s=setup_s)
+    divided_budget = divided(vocabulary, total_s, tokens_per_s=pace, plan_s=plan_s)
     best = replace(best, loop_s=best.loop_s + divided_budget.phases.train_s - setup_s - loop_s(vocabulary))
     return Plan(
         hardware=hardware.identity,

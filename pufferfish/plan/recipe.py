@@ -61,7 +61,7 @@ def train_plan(
         is_checkpointed=is_checkpointed,
         optimizer=optimizer,
         matrix_lr=matrix_lr,
-        embedding_lr=EMBEDDING_LR * others,
+        embedding_lr=(HEAD_LR if model.is_tied else EMBEDDING_LR) * others,  # a tied table is a head first of all
         head_lr=HEAD_LR * others,
         gain_lr=GAIN_LR * others,
         weight_decay=WEIGHT_DECAY if wish.weight_decay == "auto" else wish.weight_decay,

@@ -133,6 +133,9 @@ class ModelParams(Strict):
 
     @model_validator(mode="after")
     def _shapes_are_legal(self) -> Self:
+        if self.d_model != "auto" and self.d_model % 2:
+            near = f"the nearest legal d_model are {self.d_model - 1} and {self.d_model + 1}"
+            raise ValueError(f"an odd width does not divide into pairs for the position embedding: {near}")
         if self.num_heads != "auto" and self.d_model != "auto" and self.d_model % (2 * self.num_heads):
             raise ValueError(f"heads do not divide the width into even parts: {_legal_heads(self.d_model, self.num_heads)}")
         if self.num_heads != "auto" and self.num_kv_heads != "auto" and self.num_heads % self.num_kv_heads:
@@ -145,8 +148,6 @@ class ModelParams(Strict):
 
 def _legal_heads(d_model: int, wanted: int) -> str:
     legal = [n for n in range(1, d_model // 2 + 1) if d_model % (2 * n) == 0]
-    if not legal:
-        return f"d_model must be even, the nearest is {d_model + 1}"
     return f"the nearest legal number of heads for d_model {d_model} is {_nearest_number(legal, wanted)}"
 
 
