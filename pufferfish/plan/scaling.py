@@ -21,9 +21,10 @@ CONTEXT_GAIN, CONTEXT_TOKENS = 0.0155, 2.35e6  # a doubled context gains so much
 CONTEXT_LIMITS = (-0.03, 0.05)
 # From three layers on, and after so many optimizer steps (fewer for wider models), training suddenly learns to look up what followed an earlier occurrence,
 # and tokens late in the context become much cheaper than those early in it. 6.2 million tokens for 3 layers of 192 gave 1.03 bits per byte in 3,036 steps and
-# 1.12 in 1,499; 2 layers of 128 had not learned it after 6,140 steps. Five runs in all (docs/LOG.md): the weakest part of this law.
+# 1.12 in 1,499; with half the context 3,471 steps did not suffice, nor did 6,140 for 2 layers of 128. Six runs in all (docs/LOG.md): the weakest part of
+# this law.
 COMPOSITION_LAYERS, COMPOSITION_GAIN = 3, 0.11
-COMPOSITION_STEPS, COMPOSITION_WIDTH, COMPOSITION_SPREAD = 2200, 192, 0.25
+COMPOSITION_STEPS, COMPOSITION_WIDTH, COMPOSITION_CONTEXT, COMPOSITION_SPREAD = 2200, 192, 256, 0.25
 LONE_LAYER, LONE_LAYER_TOKENS = 0.03, 1e6  # a single layer cannot look up what followed an earlier occurrence; loss for each e-fold of tokens beyond these
 BATCH_PENALTY = 0.04  # per squared e-fold away from the best batch
 SPREAD = 0.04  # of a forecast, one standard deviation of its logarithm
@@ -84,17 +85,18 @@ def val_bpb(
         * (IRREDUCIBLE + reducible * context)
         * batch
         * spelling
-        * composition(num_layers, d_model, tokens=tokens, num_steps=tokens / tokens_per_step)
+        * composition(num_layers, d_model, seq_len, tokens=tokens, num_steps=tokens / tokens_per_step)
     )
 
 
-def composition(num_layers: int, d_model: int, *, tokens: float, num_steps: float) -> float:
+def composition(num_layers: int, d_model: int, seq_len: int, *, tokens: float, num_steps: float) -> float:
     """Factor on the loss for what layers can, or cannot, do together: see `COMPOSITION_GAIN` and `LONE_LAYER`."""
     if num_layers == 1:
         return 1 + LONE_LAYER * max(0.0, math.log(tokens / LONE_LAYER_TOKENS))
     if num_layers < COMPOSITION_LAYERS:
         return 1.0
-    past = math.log(num_steps / (COMPOSITION_STEPS * (COMPOSITION_WIDTH / d_model) ** 2)) / COMPOSITION_SPREAD
+    needed = COMPOSITION_STEPS * (COMPOSITION_WIDTH / d_model) ** 2 * max(1.0, COMPOSITION_CONTEXT / seq_len)
+    past = math.log(num_steps / needed) / COMPOSITION_SPREAD
     return 1 - COMPOSITION_GAIN / (1 + math.exp(-max(-50.0, min(50.0, past))))
 
 
