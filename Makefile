@@ -1,6 +1,6 @@
 # `make repro` and `make test` are all a newcomer needs. Everything runs in .venv, which the first call sets up.
 PYTHON ?= python3
-BIN := $(CURDIR)/.venv/bin
+BIN := .venv/bin
 STORE := sqlite:///$(CURDIR)/mlruns/mlflow.db
 
 .DEFAULT_GOAL := help
@@ -14,17 +14,17 @@ setup: ## install everything into .venv, once (PUFFERFISH_TORCH=cpu, cu126, ... 
 
 repro: setup ## train a language model within `budget.time` of params.yaml, evaluate and export it
 	@$(BIN)/pufferfish check
-	@PATH="$(BIN):$$PATH" $(BIN)/dvc repro
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	@$(BIN)/pufferfish summary
 
 test: setup ## the default test suite
-	@PATH="$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 check: setup ## format, lint, types and tests, as before every commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	@PATH="$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 ui: setup ## all runs in the browser: http://127.0.0.1:5000
 	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --host 127.0.0.1 --port 5000

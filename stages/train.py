@@ -4,7 +4,6 @@ reads   artifacts/plan.json (budget, model, train), artifacts/subset/, artifacts
 writes  artifacts/model/, artifacts/curve.csv; unfinished work in .pufferfish/work/
 """
 
-import shutil
 import sys
 
 from pufferfish.base import clock, paths
@@ -22,11 +21,12 @@ def main() -> None:
     from pufferfish.data.shards import load_subset
     from pufferfish.track.training import track_training
     from pufferfish.train.checkpoint import has_any
-    from pufferfish.train.work import own, run_key, work_folder
+    from pufferfish.train.work import mark_finished, own, remove_finished, run_key, work_folder
     from pufferfish.ui.view import open_view
 
     subset = load_subset(paths.SUBSET)
     work = work_folder(plan, subset)
+    remove_finished(but=work)
     with own(work), track_training(plan, run_key=run_key(work), is_resumed=has_any(work)) as tracked, open_view(plan, stream=sys.stdout) as view:
         from pufferfish.train.finish import save_model  # torch arrives here, while a process beside this one opens the tracking store
         from pufferfish.train.start import start_training
@@ -40,7 +40,7 @@ def main() -> None:
         save_model(training, plan, subset, tokenizer=paths.SUBSET / "tokenizer.json", run_key=run_key(work), target=paths.MODEL)
         training.record.save_curve(paths.CURVE)
         tracked.model(paths.MODEL, paths.CURVE)
-    shutil.rmtree(work, ignore_errors=True)
+        mark_finished(work)
 
 
 if __name__ == "__main__":

@@ -162,8 +162,12 @@ def test_candidates_are_ranked_by_their_forecast_and_fit():
 
 def test_the_smaller_of_near_equals_is_taken():
     planner, candidates = some_candidates()
-    best = candidates[0].forecast(planner.text)
+    larger = candidates[0]
+    smaller = replace(larger, price=replace(larger.price, num_params=larger.price.num_params - 1), predicted_step_s=1.001 * larger.predicted_step_s)
+    candidates = [larger, smaller, *candidates[1:]]
+    best = larger.forecast(planner.text)
     near = [candidate for candidate in candidates if candidate.forecast(planner.text) <= best * (1 + choose.NEAR)]
+    assert best < smaller.forecast(planner.text)
     assert len(near) > 1
     chosen = choose.choose(candidates, text=planner.text)
     assert chosen in near
@@ -178,7 +182,7 @@ def test_what_was_measured_goes_before_what_was_only_priced():
 
 
 def best_of(planner, candidates, measure, *, times=99):
-    return choose.measure_best(list(candidates), measure, text=planner.text, may_go_on=lambda candidate, measured: len(measured) < times)
+    return choose.measure_best(list(candidates), measure, text=planner.text, is_affordable=lambda candidate, num_measured: num_measured < times)
 
 
 def test_measuring_goes_on_until_the_best_is_a_measured_one():
@@ -344,7 +348,7 @@ def test_counted_steps_need_no_budget():
 def test_another_way_of_training_prepares_nothing_anew(wish):
     usual_plan, other = (Planner("server").plan("10m", **SMALL, train=train) for train in ({}, {wish: TRAIN_PINS[wish][1]}))
     assert other.data == usual_plan.data
-    assert other.train != usual_plan.train or wish == "compile"
+    assert other.train != usual_plan.train or wish in ("compile", "tokens_per_step"), "those two may be what was planned anyway"
 
 
 @pytest.mark.parametrize("time", ["60s", "3m", "1h"])
@@ -375,7 +379,7 @@ def test_the_budget_that_is_named_really_works():
             assert Planner(machine).plan(named, **SMALL).train.num_steps >= choose.FEWEST_STEPS, (machine, seconds)
 
 
-@pytest.mark.parametrize(("machine", "slowness", "time"), [("laptop", 20.0, "60s"), ("server", 100.0, "3m")])
+@pytest.mark.parametrize(("machine", "slowness", "time"), [("laptop", 20.0, "60s"), ("server", 300.0, "3m")])
 def test_a_machine_far_slower_than_predicted_is_refused_and_not_given_a_negative_time(machine, slowness, time):
     error = refusal(Planner(machine, slowness=slowness), time, **SMALL)
     assert "too short" in error.what

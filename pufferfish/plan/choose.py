@@ -90,24 +90,32 @@ def enumerate_candidates(situation: Situation, models: Iterator[ModelPlan], voca
     """Every model with the batches around its best one, that fits into memory and gets enough steps; best forecast first."""
     by_size = {vocabulary.vocab_size: vocabulary for vocabulary in vocabularies}
     candidates: list[Candidate] = []
+    seq_lens: set[int] = set()
     for model in models:
+        seq_lens.add(model.seq_len)
         vocabulary = by_size[model.vocab_size]
         price = situation.price_of(model, recipe.attention_for(situation.hardware.fingerprint.device, model.seq_len))
         for is_compiled in _compile_choices(situation):
             candidates += _with_batches(situation, model, price, vocabulary, is_compiled=is_compiled)
     if not candidates:
-        raise _nothing_fits(situation, by_size)
+        raise _nothing_fits(situation, by_size, sorted(seq_lens))
     return sorted(candidates, key=lambda candidate: candidate.forecast(situation.text))
 
 
-def _nothing_fits(situation: Situation, vocabularies: dict[int, Vocabulary]) -> UserError:
+def _nothing_fits(situation: Situation, vocabularies: dict[int, Vocabulary], seq_lens: list[int]) -> UserError:
     """Which of the bounds left no configuration."""
     wish = situation.train
     loop_s = max(situation.loop_s(vocabulary) for vocabulary in vocabularies.values())
-    if wish.tokens_per_step != "auto" or wish.micro_batch != "auto":
-        saw = f"train.tokens_per_step: {wish.tokens_per_step}, train.micro_batch: {wish.micro_batch}"
-        fix = "pin a number of tokens that is a multiple of the context, and a micro-batch that divides its sequences, or leave one `auto`"
-        return UserError("no configuration has the pinned batch", saw=saw, fix=fix)
+    context = seq_lens[0]
+    if wish.tokens_per_step != "auto" and all(wish.tokens_per_step % seq_len for seq_len in seq_lens):
+        nearest = max(1, round(wish.tokens_per_step / context)) * context
+        saw = f"train.tokens_per_step: {wish.tokens_per_step}; a sequence has {context} tokens"
+        fix = f"set `train.tokens_per_step: {nearest}`, or pin `model.seq_len` to a divisor"
+        return UserError("tokens per step are not whole sequences", saw=saw, fix=fix)
+    if wish.tokens_per_step != "auto" and wish.micro_batch != "auto" and (sequences := wish.tokens_per_step // context) % wish.micro_batch:
+        fits = max(size for size in range(1, sequences + 1) if sequences % size == 0 and size <= wish.micro_batch)
+        saw = f"train.micro_batch: {wish.micro_batch}; a step has {sequences} sequences"
+        return UserError("micro-batches do not make up a step", saw=saw, fix=f"set `train.micro_batch: {fits}`")
     bound = f"{situation.hardware.usable_memory_bytes / 1e9:.1f} GB of memory, {loop_s:.0f} s for training"
     fix = f"give more `budget.time` (a training needs {FEWEST_STEPS} steps), or pin smaller values in `model` and `train`"
     return UserError("no model fits into the time and memory", saw=bound, fix=fix)

@@ -202,7 +202,7 @@ class Training:
         seq_len, tokens = self.plan.model.seq_len, self.corpora.validation
         num_windows = max(1, min(self.plan.train.eval_tokens, len(tokens) - 1) // seq_len)
         starts = np.linspace(0, max(0, len(tokens) - 1 - seq_len), num_windows).astype(np.int64)
-        size = max(1, min(num_windows, 8192 // seq_len))
+        size = max(1, min(num_windows, 8192 // seq_len, self.trainer.micro_batch))
         for first in range(0, num_windows - size + 1, size):
             yield tokens[starts[first : first + size, None] + np.arange(min(seq_len + 1, len(tokens)))].astype(np.int64)
 

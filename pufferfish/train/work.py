@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from pufferfish.base.digest import digest, digest_code
 from pufferfish.base.errors import UserError
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Subset
+
+FINISHED = "finished"
 
 
 def work_identity(plan: Plan, subset: Subset) -> str:
@@ -58,3 +61,15 @@ def run_key(folder: Path) -> str:
     if not path.exists():
         atomic.write_text(path, uuid.uuid4().hex)
     return path.read_text("utf-8").strip()
+
+
+def mark_finished(folder: Path) -> None:
+    """The model is written; the work is kept until the next training starts, because DVC has still to take the model into its cache."""
+    atomic.write_text(folder / FINISHED, "")
+
+
+def remove_finished(*, but: Path) -> None:
+    """Remove the work of other trainings that are finished."""
+    for marker in but.parent.glob(f"*/{FINISHED}"):
+        if marker.parent != but:
+            shutil.rmtree(marker.parent, ignore_errors=True)
