@@ -189,8 +189,9 @@ class Training:
 
     def _evaluate(self) -> EvalDone:
         started_s = now_s()
-        nats = [self.trainer.mean_loss(window[:, :-1], window[:, 1:]) for window in self._validation_batches()]
-        val_bpb = sum(nats) / len(nats) / math.log(2) / self.corpora.validation_bytes_per_token
+        nats = [(len(window), self.trainer.mean_loss(window[:, :-1], window[:, 1:])) for window in self._validation_batches()]
+        mean_nats = sum(count * loss for count, loss in nats) / sum(count for count, _ in nats)
+        val_bpb = mean_nats / math.log(2) / self.corpora.validation_bytes_per_token
         self._eval_s = now_s() - started_s
         recent = self.record.loss[-20:]
         row = {"elapsed_s": round(self.elapsed_s, 2), "val_bpb": round(val_bpb, 5), "train_loss": round(sum(recent) / max(1, len(recent)), 4)}
@@ -198,12 +199,12 @@ class Training:
         return EvalDone(self.step, self.clock.u, val_bpb, self.elapsed_s, self._eval_s)
 
     def _validation_batches(self) -> Iterator[np.ndarray]:
-        """Windows (B, T + 1) spread evenly over the validation text, `eval_tokens` in all, in batches of one size."""
+        """Windows (B, T + 1) spread evenly over the validation text, `eval_tokens` in all, never more at a time than a micro-batch."""
         seq_len, tokens = self.plan.model.seq_len, self.corpora.validation
         num_windows = max(1, min(self.plan.train.eval_tokens, len(tokens) - 1) // seq_len)
         starts = np.linspace(0, max(0, len(tokens) - 1 - seq_len), num_windows).astype(np.int64)
         size = max(1, min(num_windows, 8192 // seq_len, self.trainer.micro_batch))
-        for first in range(0, num_windows - size + 1, size):
+        for first in range(0, num_windows, size):
             yield tokens[starts[first : first + size, None] + np.arange(min(seq_len + 1, len(tokens)))].astype(np.int64)
 
     def _checkpoint(self) -> Iterator[Event]:
