@@ -25,7 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     outcome, evaluation = Outcome.load(paths.MODEL / "outcome.json"), Evaluation.load(paths.EVALUATION)
     reports = sorted(paths.EXPORT.glob("*.json"))
     report = ExportReport.load(reports[0]) if reports else None
-    print(summary(plan, hardware, {stage: read_stamp(stage) for stage in STAGES}, outcome, evaluation, report, read_sample()))
+    stamps = {stage: read_stamp(stage) for stage in STAGES}
+    if outcome.num_resumes:  # the stamp knows only the last process
+        stamps["train"]["elapsed_s"] = outcome.train_s
+    print(summary(plan, hardware, stamps, outcome, evaluation, report, read_sample()))
     return 0
 
 

@@ -213,6 +213,7 @@ class Training:
             "step": self.step,
             "num_samples": self.num_samples,
             "elapsed_s": self.elapsed_s,
+            "share_s": self.share_s,
             "loop_s": self.loop_s,
             "u": self.clock.u,
             "micro_batch": self.trainer.micro_batch,
@@ -256,7 +257,7 @@ class Training:
         self.peak_memory_bytes = progress["peak_memory_bytes"]
         self.record = Record(**progress["record"])
         self._resumed_u = progress["u"]
-        self.start_s = now_s() - progress["elapsed_s"]
+        self.start_s, self.share_s = now_s() - progress["elapsed_s"], progress["share_s"]  # what was spent before the first start is spent once
 
     def _dry_step(self) -> Iterator[Event]:
         while True:
