@@ -10,7 +10,7 @@ from pufferfish.base.units import format_duration
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import BudgetPlan, Phases
 
-# Each phase is start-up, which is a multiple of importing torch on this machine, and work. Multiples and seconds measured on 2 cores, see docs/LOG.md.
+# Each phase is start-up, which is a multiple of importing torch on this machine, and work. Set by hand to a few runs on 2 cores (docs/LOG.md).
 PROBE_STARTS, PROBE_S = 1.0, 2.5
 TRAIN_STARTS, TRAIN_SETUP_S = 1.4, 0.6
 EVALUATE_STARTS, EVALUATE_S = 1.3, 1.5

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pufferfish.plan.prices import Price
 from pufferfish.schema.plan import TrainPlan
 
-PROCESS_BYTES = {"cpu": 420_000_000, "cuda": 600_000_000}  # interpreter, libraries, context; measured on the CPU, see docs/LOG.md
+PROCESS_BYTES = {"cpu": 420_000_000, "cuda": 600_000_000}  # interpreter, libraries, context; guesses
 SLACK = 1.08  # fragmentation and short-lived tensors
 USABLE_SHARE = 0.85  # of the memory that is there
 

@@ -18,7 +18,7 @@ WEIGHT_DECAY = 0.05
 CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the size of the gradient
 WARMUP_SHARE, COOLDOWN_SHARE, FINAL_LR_SHARE = 0.02, 0.55, 0.02
 
-LONGEST_EXPLICIT = 512  # context up to which explicit attention beats the fused kernel on CPUs (docs/LOG.md)
+LONGEST_EXPLICIT = 512  # context up to which explicit attention is taken on CPUs; measured up to 256 (docs/LOG.md)
 NUM_EVALS = 8
 EVAL_SHARE = 0.0015  # of the training time, for one evaluation
 CHECKPOINT_SHARE, CHECKPOINT_S = 0.05, (20.0, 600.0)  # of the training time, between two limits

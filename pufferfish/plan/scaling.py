@@ -4,7 +4,8 @@
 
 after Hoffmann et al., 2022, arXiv 2203.15556: N are the matrix parameters of the blocks and D the bytes trained on, both in millions; d is the width in units
 of 128, through which every prediction has to pass. Repeated data counts less (Muennighoff et al., 2023, arXiv 2305.16264). The form is the literature's; the
-constants are fitted to runs of this code of 0.5 to 13 million tokens, which they repeat within about 2 % (docs/LOG.md).
+constants E to G were fitted to runs of this code of 0.5 to 13 million tokens; the terms for batch, spelling, context, depth and composition were then set by
+hand, and the whole was not fitted again (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ CONTEXT_GAIN, CONTEXT_TOKENS = 0.0155, 2.35e6  # a doubled context gains so much
 CONTEXT_LIMITS = (-0.03, 0.05)
 # From three layers on, and after so many optimizer steps (fewer for wider models), training suddenly learns to look up what followed an earlier occurrence,
 # and tokens late in the context become much cheaper than those early in it. 6.2 million tokens for 3 layers of 192 gave 1.03 bits per byte in 3,036 steps and
-# 1.12 in 1,499; with half the context 3,471 steps did not suffice, nor did 6,140 for 2 layers of 128. Six runs in all (docs/LOG.md): the weakest part of
-# this law.
+# 1.12 in 1,499, and 2 layers of 128 had not learned it after 6,140. Steps needed, width and context are guesses from four runs, and the one for the context
+# is contradicted: on the pipeline's own split the half context gave 1.133 and the whole one 1.171 (docs/LOG.md). The weakest part of this law.
 COMPOSITION_LAYERS, COMPOSITION_GAIN = 3, 0.11
 COMPOSITION_STEPS, COMPOSITION_WIDTH, COMPOSITION_CONTEXT, COMPOSITION_SPREAD = 2200, 192, 256, 0.25
 LONE_LAYER, LONE_LAYER_TOKENS = 0.03, 1e6  # a single layer cannot look up what followed an earlier occurrence; loss for each e-fold of tokens beyond these
@@ -41,8 +42,8 @@ def difficulty(bz2_bpb: float) -> float:
 
 
 def best_tokens_per_step(tokens: float) -> float:
-    """The batch with the lowest loss for so many training tokens: 0.35 D^0.57, fitted to runs of 1 to 6 million tokens here (docs/LOG.md) and to
-    published optima of larger runs within a factor 3."""
+    """A batch for so many training tokens: 0.35 D^0.57, set by hand between runs of 1 to 6 million tokens here (docs/LOG.md) and the law 0.10 D^0.72 of larger
+    runs, which asks for six times as much at a billion tokens. Untried above 13 million."""
     return float(0.35 * tokens**0.57)
 
 

@@ -8,9 +8,9 @@ from pufferfish.plan.prices import Price
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 
-ELEMENT_PASSES = 6.0  # times an activation is read or written in forward and backward together, eager; fitted, see docs/LOG.md
-COMPILED_SHARE = 0.45  # of the passes and launches that remain when the compiler fuses them; fitted, see docs/LOG.md
-CACHE_BYTES_FACTOR = 3.0  # small activations live in caches, faster than the streamed bandwidth by so much
+ELEMENT_PASSES = 6.0  # times an activation is read or written in forward and backward together, eager; a guess, only ranks what to measure
+COMPILED_SHARE = 0.45  # of the passes and launches that remain when the compiler fuses them; a guess
+CACHE_BYTES_FACTOR = 3.0  # small activations live in caches, faster than the streamed bandwidth by so much; a guess
 MUON_POLYNOMIALS = 5
 ADAM_BYTES = 32  # per parameter, read and written
 

@@ -13,7 +13,7 @@ from pufferfish.schema.reports import Subset
 from pufferfish.train.loop import Corpora, Training
 from pufferfish.train.share import BEFORE, Timing, read_timing, train_share_s
 
-FINISH_S = 1.2  # writing the model, handing the last numbers to tracking, ending the process; measured on 2 cores, see docs/LOG.md
+FINISH_S = 1.2  # writing the model, handing the last numbers to tracking, ending the process; a guess that held on 2 cores
 SHORTEST_S = 1.0  # a training that starts late still trains for a moment and says that it was late
 
 
