@@ -17,7 +17,7 @@ from pufferfish.data.tokenizer import SEPARATOR, load_tokenizer, train_up_to
 from pufferfish.export import hf, verify
 from pufferfish.model.transformer import Decoder
 from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, ModelPlan, Phases, Plan, TrainPlan, Why
-from pufferfish.schema.reports import Baseline, Evaluation, Outcome, Shard, Subset
+from pufferfish.schema.reports import Evaluation, Outcome, Shard, Subset
 
 DOCUMENTS = ["def déjà(vu):\n\treturn '🐡'\r\n" * 9, "a line\n" * 7 + f"and {SEPARATOR} as text", "The end, without a line end"]
 SHAPES = {
@@ -100,7 +100,7 @@ def house(tmp_path):
         outcome.save(model / "outcome.json")
         evaluation = Evaluation(
             weights_sha256=sha256, val_bpb=2.1, val_loss_nats=5.0, perplexity=148.4, num_tokens=99, num_bytes=300, forecast_bpb=2.0,
-            baselines=[Baseline(name="uniform", bpb=8.0), Baseline(name="lzma", bpb=1.5)],
+            baselines={"uniform": 8.0, "lzma": 1.5}, ngram_tokens=77,
         )  # fmt: skip
         arguments = {"name": "toy-fish", "evaluation": evaluation, "samples": "# Samples\n\nSeed 0.\n\n## 'def '\n\n```text\ndef \n```\n"}
         return (model, tmp_path / "subset", tmp_path / "export" / "hf"), arguments
@@ -243,7 +243,17 @@ def test_the_card_says_what_was_planned_found_and_beaten(house):
     card = (paths[2] / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert front["library_name"] == "transformers"
-    for words in ("# toy-fish", "**this model** | 2.1000", "lzma | 1.5000", "`c0`", "22.0 s", "AutoModelForCausalLM", "## Samples", "### 'def '"):
+    for words in (
+        "# toy-fish",
+        "**this model** | 2.1000",
+        "lzma | 1.5000",
+        "counted 77 tokens",
+        "`c0`",
+        "22.0 s",
+        "AutoModelForCausalLM",
+        "## Samples",
+        "### 'def '",
+    ):
         assert words in card
 
 

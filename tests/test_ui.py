@@ -9,7 +9,7 @@ import pytest
 from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, Refit, Shrunk, Started, StepDone, Warned
 from pufferfish.schema.hardware import Fingerprint, Gpu, Hardware, Measured
 from pufferfish.schema.plan import BudgetPlan, Candidate, DataPlan, Forecast, ModelPlan, Phases, Plan, TrainPlan, Why
-from pufferfish.schema.reports import Baseline, Evaluation, ExportReport, Outcome
+from pufferfish.schema.reports import Evaluation, ExportReport, Outcome
 from pufferfish.ui.lines import machine_lines, pack
 from pufferfish.ui.plain import PlainView
 from pufferfish.ui.screen import ScreenView, panel
@@ -71,10 +71,10 @@ def outcome():
 
 @pytest.fixture
 def evaluation():
-    baselines = [Baseline(name="uniform", bpb=8.0), Baseline(name="unigram", bpb=4.62), Baseline(name="5-gram", bpb=1.91), Baseline(name="lzma", bpb=2.03)]
     return Evaluation(
-        weights_sha256="w", val_bpb=1.3188, val_loss_nats=2.4, perplexity=11.0, num_tokens=180_000, num_bytes=560_000, forecast_bpb=1.3121, baselines=baselines
-    )
+        weights_sha256="w", val_bpb=1.3188, val_loss_nats=2.4, perplexity=11.0, num_tokens=180_000, num_bytes=560_000, forecast_bpb=1.3121,
+        baselines={"uniform": 8.0, "unigram": 4.62, "5-gram": 1.91, "lzma": 2.03}, ngram_tokens=3_000_000,
+    )  # fmt: skip
 
 
 @pytest.fixture

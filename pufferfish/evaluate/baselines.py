@@ -10,14 +10,22 @@ import math
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from pufferfish.evaluate.ngram import KneserNey
-from pufferfish.schema.reports import Baseline
 
 ORDER = 5
 MAX_TRAIN_TOKENS = 4_000_000  # for the n-gram: under a second on one core, and the embedded corpus whole
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Bits per byte by name, and how many tokens of the training text the n-gram counted: the first `MAX_TRAIN_TOKENS`."""
+
+    bpb: dict[str, float]
+    ngram_tokens: int
 
 
 def uniform_bpb() -> float:
@@ -49,23 +57,20 @@ def ngram_bpb(train_N: np.ndarray, validation_N: np.ndarray, *, vocab_size: int,
     return float(nats_N[1:].sum()) / (math.log(2) * num_bytes)
 
 
-def measure_baselines(train_N: np.ndarray, validation_N: np.ndarray, text: bytes, *, vocab_size: int, say: Callable[[str], None]) -> list[Baseline]:
-    """All baselines. `train_N` and `validation_N` are token ids, `text` is the raw validation text, `say` hears what each cost.
-
-    The n-gram learns from the first `MAX_TRAIN_TOKENS` tokens, and its name says how many there were.
-    """
+def measure_baselines(train_N: np.ndarray, validation_N: np.ndarray, text: bytes, *, vocab_size: int, say: Callable[[str], None]) -> Baselines:
+    """All baselines. `train_N` and `validation_N` are token ids, `text` is the raw validation text, `say` hears what each cost."""
     seen_N = train_N[:MAX_TRAIN_TOKENS]
     sizes = {"vocab_size": vocab_size, "num_bytes": len(text)}
-    parts: list[tuple[str, Callable[[], float]]] = [
-        ("uniform", uniform_bpb),
-        ("zlib", lambda: zlib_bpb(text)),
-        ("lzma", lambda: lzma_bpb(text)),
-        ("unigram", lambda: unigram_bpb(train_N, validation_N, **sizes)),
-        (f"{ORDER}-gram of {len(seen_N)} tokens", lambda: ngram_bpb(seen_N, validation_N, **sizes)),
-    ]
-    baselines = []
-    for name, measure in parts:
+    parts: dict[str, Callable[[], float]] = {
+        "uniform": uniform_bpb,
+        "zlib": lambda: zlib_bpb(text),
+        "lzma": lambda: lzma_bpb(text),
+        "unigram": lambda: unigram_bpb(train_N, validation_N, **sizes),
+        f"{ORDER}-gram": lambda: ngram_bpb(seen_N, validation_N, **sizes),
+    }
+    bpb = {}
+    for name, measure in parts.items():
         start_s = time.perf_counter()
-        baselines.append(Baseline(name=name, bpb=measure()))
-        say(f"{name}: {baselines[-1].bpb:.4f} bits per byte ({time.perf_counter() - start_s:.2f} s)")
-    return baselines
+        bpb[name] = measure()
+        say(f"{name}: {bpb[name]:.4f} bits per byte ({time.perf_counter() - start_s:.2f} s)")
+    return Baselines(bpb, ngram_tokens=len(seen_N))

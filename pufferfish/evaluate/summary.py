@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -12,14 +13,14 @@ import torch
 from pufferfish.base.errors import UserError
 from pufferfish.data.shards import VALIDATION_TEXT, load_subset, open_tokens
 from pufferfish.data.tokenizer import load_tokenizer
-from pufferfish.evaluate.baselines import measure_baselines
+from pufferfish.evaluate.baselines import Baselines, measure_baselines
 from pufferfish.evaluate.samples import write_samples
 from pufferfish.evaluate.validation import Validation, as_trained, evaluate_validation
 from pufferfish.generate.engine import Engine
 from pufferfish.model.load import load_model
 from pufferfish.schema.params import EvaluateParams
 from pufferfish.schema.plan import Plan
-from pufferfish.schema.reports import Baseline, Evaluation, Outcome
+from pufferfish.schema.reports import Evaluation, Outcome
 
 Say = Callable[[str], None]
 
@@ -56,7 +57,7 @@ def timed(name: str, say: Say) -> Iterator[None]:
     say(f"{name} ({time.perf_counter() - start_s:.2f} s)")
 
 
-def make_evaluation(validation: Validation, baselines: list[Baseline], *, plan: Plan, weights_sha256: str) -> Evaluation:
+def make_evaluation(validation: Validation, baselines: Baselines, *, plan: Plan, weights_sha256: str) -> Evaluation:
     """Everything that was found, beside what the plan expected."""
     return Evaluation(
         weights_sha256=weights_sha256,
@@ -66,7 +67,8 @@ def make_evaluation(validation: Validation, baselines: list[Baseline], *, plan: 
         num_tokens=validation.num_tokens,
         num_bytes=validation.num_bytes,
         forecast_bpb=plan.forecast.val_bpb,
-        baselines=baselines,
+        baselines=baselines.bpb,
+        ngram_tokens=baselines.ngram_tokens,
     )
 
 
@@ -78,12 +80,12 @@ def tracked_metrics(evaluation: Evaluation) -> dict[str, float]:
         "evaluation/perplexity": evaluation.perplexity,
         "evaluation/forecast_error": evaluation.val_bpb / evaluation.forecast_bpb - 1,
     }
-    return metrics | {f"baseline/{baseline.name.split(' ')[0]}": baseline.bpb for baseline in evaluation.baselines}
+    return metrics | {f"baseline/{name}": bpb for name, bpb in evaluation.baselines.items()}
 
 
 def describe(evaluation: Evaluation) -> str:
     """The scores from the worst to the best, in bits per byte."""
-    scores = [*((baseline.bpb, baseline.name) for baseline in evaluation.baselines), (evaluation.val_bpb, "this model")]
-    rows = [f"  {bpb:7.4f}  {name}" for bpb, name in sorted(scores, reverse=True)]
+    scores = sorted([*evaluation.baselines.items(), ("this model", evaluation.val_bpb)], key=itemgetter(1), reverse=True)
+    rows = [f"  {bpb:7.4f}  {name}" for name, bpb in scores]
     forecast = f"forecast {evaluation.forecast_bpb:.4f}, perplexity {evaluation.perplexity:.2f} per token"
     return "\n".join([f"evaluate: {evaluation.val_bpb:.4f} bits per byte ({forecast})", *rows])

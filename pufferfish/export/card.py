@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from pufferfish.base.units import format_bytes, format_count, format_duration
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Evaluation, Outcome, Subset
@@ -34,7 +36,8 @@ def model_card(name: str, *, plan: Plan, outcome: Outcome, subset: Subset, evalu
         "measuring the machine, planning, preparing data, training, evaluation and export. It continues text; it follows no instructions, and what "
         "it says is not reliable.",
         "## How good it is",
-        "Bits per byte of validation text that it was not trained on; less is better. All rows are of the same text.",
+        "Bits per byte of validation text that it was not trained on; less is better. All rows are of the same text. "
+        f"The n-gram counted {evaluation.ngram_tokens} tokens of the training text.",
         results(evaluation),
         "## How to load it",
         LOADING.format(name=name),
@@ -47,8 +50,8 @@ def model_card(name: str, *, plan: Plan, outcome: Outcome, subset: Subset, evalu
 
 def results(evaluation: Evaluation) -> str:
     """The model among what it should beat, the best first."""
-    scores = sorted([(evaluation.val_bpb, "**this model**"), *((baseline.bpb, baseline.name) for baseline in evaluation.baselines)])
-    return table([("", "bits per byte"), *((name, f"{bpb:.4f}") for bpb, name in scores)])
+    scores = sorted([("**this model**", evaluation.val_bpb), *evaluation.baselines.items()], key=itemgetter(1))
+    return table([("", "bits per byte"), *((name, f"{bpb:.4f}") for name, bpb in scores)])
 
 
 def facts(plan: Plan, outcome: Outcome, subset: Subset, evaluation: Evaluation) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from pufferfish.base import paths
@@ -94,7 +95,7 @@ def time_table(plan: Plan, timing: Timing) -> list[str]:
 
 def quality_table(plan: Plan, evaluation: Evaluation) -> list[str]:
     """Bits per byte of the validation text beside what is simple to beat, the best first."""
-    scores = sorted([("this model", evaluation.val_bpb), *((each.name, each.bpb) for each in evaluation.baselines)], key=lambda score: score[1])
+    scores = sorted([("this model", evaluation.val_bpb), *evaluation.baselines.items()], key=itemgetter(1))
     worst = max(bpb for _, bpb in scores)
     rows = []
     for name, bpb in scores:

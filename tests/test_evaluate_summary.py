@@ -1,0 +1,43 @@
+"""One evaluation reads the same on the screen, in DVC's table and in the tracking room."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pufferfish.evaluate.summary import describe, tracked_metrics
+from pufferfish.schema.reports import Evaluation
+
+BASELINES = {"uniform": 8.0, "unigram": 4.625, "lzma": 2.0625, "5-gram": 1.9375}
+
+
+@pytest.fixture
+def evaluation():
+    return Evaluation(
+        weights_sha256="w", val_bpb=1.3125, val_loss_nats=2.4, perplexity=11.0, num_tokens=180_000, num_bytes=560_000, forecast_bpb=1.05,
+        baselines=BASELINES, ngram_tokens=3_000_000,
+    )  # fmt: skip
+
+
+def test_the_metrics_table_of_dvc_shows_every_baseline_by_its_name(evaluation, workplace):
+    evaluation.save(workplace / "evaluation.json")
+    dvc = Path(sys.executable).parent / "dvc"
+    subprocess.run([dvc, "init", "--no-scm", "--quiet"], check=True)
+    shown = subprocess.run([dvc, "metrics", "show", "--md", "evaluation.json"], check=True, capture_output=True, text=True).stdout
+    names, _, values = ([cell.strip() for cell in line.split("|")] for line in shown.splitlines()[:3])
+    table = dict(zip(names, values, strict=True))
+    assert {name: float(table[f"baselines.{name}"]) for name in BASELINES} == BASELINES
+    assert table["ngram_tokens"] == "3000000"
+
+
+def test_the_tracking_room_stores_every_baseline_by_its_name(evaluation):
+    metrics = tracked_metrics(evaluation)
+    assert {name: metrics[f"baseline/{name}"] for name in BASELINES} == BASELINES
+    assert metrics["evaluation/forecast_error"] == pytest.approx(0.25)
+
+
+def test_the_scores_are_told_from_the_worst_to_the_best(evaluation):
+    lines = describe(evaluation).splitlines()
+    assert "1.3125 bits per byte" in lines[0]
+    assert [line.split(maxsplit=1)[1] for line in lines[1:]] == [*BASELINES, "this model"]
