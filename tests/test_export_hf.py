@@ -2,12 +2,14 @@
 
 import errno
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pufferfish.base.digest import digest_file
@@ -210,16 +212,54 @@ def test_another_tokenizer_is_refused(house, old_export, monkeypatch):
     assert_untouched(old_export)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
-def test_a_disk_that_refuses_is_the_users_to_mend(house, old_export, monkeypatch, number):
-    paths, arguments = house()
-
+def raising(error):
     def refuse(*_, **__):
-        raise OSError(number, "the disk says no")
+        raise error
 
-    monkeypatch.setattr(hf.atomic, "write_json", refuse)
-    with pytest.raises(UserError, match="the disk says no"):
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "room"), (errno.EDQUOT, "room"), (errno.EACCES, "permissions"), (errno.EPERM, "permissions"), (errno.EROFS, "folder")]
+)
+@pytest.mark.parametrize("call", ["write_json", "replace_folder"])
+def test_a_disk_that_refuses_is_the_users_to_mend(house, old_export, monkeypatch, call, number, words):
+    paths, arguments = house()
+    monkeypatch.setattr(hf.atomic, call, raising(OSError(number, "the disk says no", "the/file")))
+    with pytest.raises(UserError, match="cannot be written") as error:
         hf.export_hf(*paths, **arguments)
+    assert error.value.saw == f"{os.strerror(number)}: the/file"
+    assert words in error.value.fix
+    assert_untouched(old_export)
+
+
+def test_a_disk_that_is_full_when_the_weights_are_written_is_the_users_to_mend(house, old_export, monkeypatch):
+    paths, arguments = house()
+    monkeypatch.setattr(hf, "save_file", raising(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")))
+    with pytest.raises(UserError, match="make room") as error:
+        hf.export_hf(*paths, **arguments)
+    assert error.value.saw == f"{os.strerror(errno.ENOSPC)}: {old_export.absolute()}"
+    assert_untouched(old_export)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "the cable is loose"), SafetensorError("Error while serializing: I/O error: loose (os error 5)")])
+def test_a_broken_disk_is_not_told_as_a_full_one(house, old_export, monkeypatch, error):
+    paths, arguments = house()
+    monkeypatch.setattr(hf, "save_file", raising(error))
+    with pytest.raises(type(error)) as raised:
+        hf.export_hf(*paths, **arguments)
+    assert raised.value is error
+    assert_untouched(old_export)
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "locked away"), SafetensorError("invalid header"), OSError(errno.ENOSPC, "no room")])
+@pytest.mark.parametrize("call", ["verify_hf", "read_validation_text"])
+def test_what_cannot_be_read_again_is_not_told_as_a_disk_that_refuses(house, old_export, monkeypatch, call, error):
+    paths, arguments = house()
+    monkeypatch.setattr(hf, call, raising(error))
+    with pytest.raises(type(error)) as raised:
+        hf.export_hf(*paths, **arguments)
+    assert raised.value is error
     assert_untouched(old_export)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +24,14 @@ from pufferfish.model.load import load_model
 from pufferfish.schema.plan import ModelPlan, Plan
 from pufferfish.schema.reports import Evaluation, ExportReport, Outcome
 
+MENDS = {  # of a system that refuses to write
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EACCES: "mend the folder's permissions",
+    errno.EPERM: "mend the folder's permissions",
+    errno.EROFS: "work in a folder that can be written",
+}
+SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors tells the system's errors
 GENERATION = {"do_sample": True, "temperature": 0.8, "top_p": 0.95}  # what `pufferfish generate` does unless told otherwise
 
 
@@ -38,11 +49,12 @@ def export_hf(model_folder: Path, subset_folder: Path, target_folder: Path, *, n
     tokenizer = load_tokenizer(model_folder / "tokenizer.json")
     card = model_card(name, plan=plan, outcome=outcome, subset=subset, evaluation=evaluation, samples=samples)
     with in_place(target_folder) as unfinished:
-        save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, unfinished / "model.safetensors", metadata={"format": "pt"})
-        shutil.copyfile(model_folder / "tokenizer.json", unfinished / "tokenizer.json")
-        for file, content in small_files(plan).items():
-            atomic.write_json(unfinished / file, content)
-        atomic.write_text(unfinished / "README.md", card)
+        with refusals_told(target_folder):
+            save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, unfinished / "model.safetensors", metadata={"format": "pt"})
+            shutil.copyfile(model_folder / "tokenizer.json", unfinished / "tokenizer.json")
+            for file, content in small_files(plan).items():
+                atomic.write_json(unfinished / file, content)
+            atomic.write_text(unfinished / "README.md", card)
         tokens_N = open_tokens(subset_folder, subset.validation, subset.token_dtype)
         comparison = verify_hf(unfinished, model, tokenizer, tokens_N=tokens_N, documents=read_validation_text(subset_folder))
     return ExportReport(
@@ -60,19 +72,37 @@ def in_place(folder: Path) -> Iterator[Path]:
     """A fresh folder beside the wanted one, moved into place if the block succeeds and removed if it does not."""
     unfinished = atomic.beside(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a predecessor that was killed
-            shutil.rmtree(left_over)
-        unfinished.mkdir()
+        with refusals_told(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            for left_over in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a predecessor that was killed
+                shutil.rmtree(left_over)
+            unfinished.mkdir()
         yield unfinished
-        atomic.replace_folder(folder, unfinished)
-    except (OSError, SafetensorError) as error:
-        saw = f"{getattr(error, 'strerror', None) or error}: {folder.absolute()}"
-        raise UserError(
-            "the export cannot be written", saw=saw, fix="make room on the disk, or mend the folder's permissions; then `dvc repro export`"
-        ) from error
+        with refusals_told(folder):
+            atomic.replace_folder(folder, unfinished)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def refusals_told(folder: Path) -> Iterator[None]:
+    """Around what writes: a disk that is full or forbidden is the user's to mend (UserError); all other errors go on as they are."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number, file = system_error(error)
+        if number not in MENDS:
+            raise
+        fix = f"{MENDS[number]}; then `dvc repro export`"
+        raise UserError("the export cannot be written", saw=f"{os.strerror(number)}: {file or folder.absolute()}", fix=fix) from error
+
+
+def system_error(error: Exception) -> tuple[int, str | None]:
+    """The system's number of an error, 0 where it has none, and the file that it names."""
+    if isinstance(error, OSError):
+        return error.errno or 0, error.filename
+    told = SYSTEM_ERROR.search(str(error))
+    return int(told[1]) if told else 0, None
 
 
 def architecture(plan: ModelPlan) -> str:
