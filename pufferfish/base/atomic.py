@@ -42,11 +42,16 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def replace_folder(path: Path, finished: Path) -> None:
-    """Move a finished folder into place; what stood there before is removed only after the new one is in place."""
+    """Move a finished folder into place; what stood there before is removed only after the new one is in place, and is put back where that fails."""
     old = beside(path)
-    if path.exists():
-        os.replace(path, old)
-    os.replace(finished, path)
+    try:
+        if path.exists():
+            os.replace(path, old)
+        os.replace(finished, path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
     sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 

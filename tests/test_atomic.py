@@ -1,0 +1,84 @@
+"""What is finished is never lost while something newer takes its place."""
+
+import os
+
+import pytest
+
+from pufferfish.base import atomic
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A finished folder and the newer one that is to take its place."""
+    old, new = tmp_path / "model", tmp_path / ".model.new.tmp"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "name").write_text(folder.name)
+    return old, new
+
+
+def refuse_rename(monkeypatch, error, *, number):
+    """Let the rename of this number, counted from one, raise the error."""
+    rename, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(source)
+        if len(calls) == number:
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", replace)
+
+
+def test_a_folder_takes_the_place_of_the_old_one(places):
+    old, new = places
+    atomic.replace_folder(old, new)
+    assert (old / "name").read_text() == ".model.new.tmp"
+    assert [path.name for path in old.parent.iterdir()] == ["model"]
+
+
+def test_a_folder_takes_an_empty_place(tmp_path):
+    (tmp_path / "new").mkdir()
+    atomic.replace_folder(tmp_path / "model", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_old_folder_stays_where_the_new_one_cannot_be_moved(places, monkeypatch, error, number):
+    refuse_rename(monkeypatch, error, number=number)
+    old, new = places
+    with pytest.raises(type(error)):
+        atomic.replace_folder(old, new)
+    assert (old / "name").read_text() == "model"
+    assert {path.name for path in old.parent.iterdir()} == {"model", ".model.new.tmp"}
+
+
+def test_a_new_folder_that_is_not_there_leaves_the_old_one(places):
+    old, _ = places
+    with pytest.raises(FileNotFoundError):
+        atomic.replace_folder(old, old.with_name("nothing"))
+    assert (old / "name").read_text() == "model"
+
+
+def test_an_interruption_after_the_last_rename_keeps_the_new_folder(places, monkeypatch):
+    old, new = places
+    rename = os.replace
+
+    def replace(source, target):
+        rename(source, target)
+        if source == new:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic.os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        atomic.replace_folder(old, new)
+    assert (old / "name").read_text() == ".model.new.tmp"
+
+
+def test_an_empty_place_stays_empty_where_the_first_folder_cannot_be_moved(tmp_path, monkeypatch):
+    (tmp_path / "new").mkdir()
+    refuse_rename(monkeypatch, OSError("the disk is gone"), number=1)
+    with pytest.raises(OSError, match="gone"):
+        atomic.replace_folder(tmp_path / "model", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
