@@ -92,7 +92,7 @@ def test_the_raw_validation_text_stands_beside_its_tokens():
 def test_the_manifest_vouches_for_the_files():
     write_texts("texts", range(80))
     subset, lines = prepared(DataParams(source="text", path="texts"))
-    assert shards.verify_subset(OUT) == shards.load_subset(OUT) == subset
+    assert shards.load_subset(OUT) == subset
     assert subset.token_dtype == "uint16"
     assert "80" not in lines[0]
     assert [line.split(":")[0] for line in lines] == ["split", "encoded", "vocabulary"]
@@ -210,7 +210,7 @@ def test_a_finished_subset_survives_a_failure_and_left_overs_are_removed(monkeyp
     with pytest.raises(UserError, match="cannot be written") as error:
         prepared(DataParams(source="text", path="texts"), seed=1)
     assert "No space left" in error.value.saw
-    assert shards.verify_subset(OUT) == subset
+    assert shards.load_subset(OUT) == subset
     assert [path.name for path in Path("artifacts").iterdir()] == ["subset"]
 
 
@@ -229,16 +229,39 @@ def test_a_missing_file_is_named(name):
     assert "prepare-subset" in error.value.fix
 
 
-def test_changed_tokens_are_found():
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    spoil(path, bytes(content))
+
+
+@pytest.mark.parametrize("name", ["train.bin", "validation.bin", "tokenizer.json"])
+def test_a_changed_bit_is_found_before_anything_is_trained(name):
+    write_texts("texts", range(20))
+    prepared(DataParams(source="text", path="texts"))
+    flip_a_bit(OUT / name)
+    with pytest.raises(UserError, match="was changed") as error:
+        shards.load_subset(OUT)
+    assert f"{OUT / name} has SHA-256" in error.value.saw
+    assert "prepare-subset" in error.value.fix
+
+
+def test_files_too_large_to_be_read_each_time_vouch_by_their_size(monkeypatch):
     write_texts("texts", range(20))
     subset, _ = prepared(DataParams(source="text", path="texts"))
-    content = bytearray((OUT / "train.bin").read_bytes())
-    content[40] ^= 1
-    spoil(OUT / "train.bin", bytes(content))
+    num_bytes = (OUT / "train.bin").stat().st_size
+    flip_a_bit(OUT / "train.bin")
+    monkeypatch.setattr(shards, "MAX_HASHED_BYTES", num_bytes - 1)
     assert shards.load_subset(OUT) == subset
+    monkeypatch.setattr(shards, "MAX_HASHED_BYTES", num_bytes)
     with pytest.raises(UserError, match="was changed"):
-        shards.verify_subset(OUT)
-    spoil(OUT / "train.bin", bytes(content[:-2]))
+        shards.load_subset(OUT)
+
+
+def test_tokens_of_another_size_are_refused():
+    write_texts("texts", range(20))
+    subset, _ = prepared(DataParams(source="text", path="texts"))
+    spoil(OUT / "train.bin", (OUT / "train.bin").read_bytes()[:-2])
     for read in (lambda: shards.load_subset(OUT), lambda: shards.open_tokens(OUT, subset.train, "uint16")):
         with pytest.raises(UserError, match="was changed") as error:
             read()

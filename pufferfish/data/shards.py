@@ -16,6 +16,7 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 VALIDATION_TEXT = "validation.txt"
 VALIDATION_DOCUMENTS = "validation_documents.json"
+MAX_HASHED_BYTES = 256 * 10**6  # in each file: 0.2 s at the 1.4 GB/s of one core (0.7 s without SHA instructions), and three stages take that time
 AGAIN = "run `dvc repro --force --single-item prepare-subset`"
 
 
@@ -25,7 +26,10 @@ def token_dtype(vocab_size: int) -> str:
 
 
 def load_subset(folder: Path) -> Subset:
-    """The manifest. Raises UserError if it or a file that it names is missing, or has another size."""
+    """The manifest. Raises UserError if it or a file that it names is missing, or not what was written.
+
+    All sizes are compared, and the content of files up to `MAX_HASHED_BYTES`.
+    """
     subset = Subset.load(folder / MANIFEST)
     sizes = {shard.file: shard.num_tokens * np.dtype(subset.token_dtype).itemsize for shard in (subset.train, subset.validation)}
     for name, wanted in {**sizes, VALIDATION_TEXT: subset.validation.num_bytes}.items():
@@ -33,16 +37,8 @@ def load_subset(folder: Path) -> Subset:
     for name in (TOKENIZER, VALIDATION_DOCUMENTS):
         if not (folder / name).is_file():
             raise UserError("the prepared subset is incomplete", saw=f"no file {folder / name}", fix=AGAIN)
-    return subset
-
-
-def verify_subset(folder: Path) -> Subset:
-    """`load_subset` that also reads every token: raises UserError if a file's content is not what was written."""
-    subset = load_subset(folder)
-    for name, wanted in ((subset.train.file, subset.train.sha256), (subset.validation.file, subset.validation.sha256), (TOKENIZER, subset.tokenizer_sha256)):
-        found = digest_file(folder / name)
-        if found != wanted:
-            raise UserError("the prepared subset was changed", saw=f"{folder / name} has SHA-256 {found[:12]}, written as {wanted[:12]}", fix=AGAIN)
+    for name, sha256 in ((subset.train.file, subset.train.sha256), (subset.validation.file, subset.validation.sha256), (TOKENIZER, subset.tokenizer_sha256)):
+        _check_content(folder / name, sha256)
     return subset
 
 
@@ -75,3 +71,11 @@ def _check_size(path: Path, wanted: int) -> None:
         raise UserError("the prepared subset is incomplete", saw=f"{error.strerror}: {path}", fix=AGAIN) from None
     if found != wanted:
         raise UserError("the prepared subset was changed", saw=f"{found} bytes in {path}, written were {wanted}", fix=AGAIN)
+
+
+def _check_content(path: Path, wanted: str) -> None:
+    if path.stat().st_size > MAX_HASHED_BYTES:
+        return
+    found = digest_file(path)
+    if found != wanted:
+        raise UserError("the prepared subset was changed", saw=f"{path} has SHA-256 {found[:12]}, written as {wanted[:12]}", fix=AGAIN)
