@@ -28,7 +28,7 @@ def main() -> None:
     work = work_folder(plan, subset)
     remove_finished(but=work)
     with own(work), track_training(plan, run_key=run_key(work), is_resumed=has_any(work)) as tracked, open_view(plan, stream=sys.stdout) as view:
-        from pufferfish.train.finish import save_model  # torch arrives here, while a process beside this one opens the tracking store
+        from pufferfish.train.finish import farewell, save_model  # torch arrives here, while a process beside this one opens the tracking store
         from pufferfish.train.start import start_training
 
         training = start_training(plan, subset, work, started_s=clock.process_start_s(), should_stop=stop)
@@ -36,7 +36,7 @@ def main() -> None:
             view(event)
             tracked(event)
         if training.is_interrupted:
-            raise Interrupted("stopped, the work so far is saved; `dvc repro` goes on from here")
+            raise Interrupted(farewell(training))
         save_model(training, plan, subset, tokenizer=paths.SUBSET / "tokenizer.json", run_key=run_key(work), target=paths.MODEL)
         training.record.save_curve(paths.CURVE)
         tracked.model(paths.MODEL, paths.CURVE)

@@ -15,6 +15,7 @@ from toys import model_plan, train_plan, whole_plan
 from pufferfish.base.errors import UserError
 from pufferfish.schema.reports import Shard, Subset
 from pufferfish.train import checkpoint
+from pufferfish.train.record import Record
 from pufferfish.train.work import own, run_key, work_folder, work_identity
 
 TENSORS = {
@@ -148,6 +149,25 @@ def test_a_process_killed_while_saving_leaves_nothing_behind_for_long(tmp_path):
     assert checkpoint.newest(tmp_path)[0].name == "step-000000001"
     save(tmp_path, 2)
     assert steps_in(tmp_path) == ["step-000000001", "step-000000002"]
+
+
+def test_the_record_of_a_run_comes_back_bit_for_bit(tmp_path):
+    odd = [0.0, 1 / 3, 0.1 + 0.2, 5e-324, 1 - 2**-53]
+    record = Record(u=odd, micro_batch=[6, 6, 3, 3, 1], curve=[{"val_bpb": 1.23456, "step": 4}])
+    record.loss.extend(number / 7 for number in range(99))
+    checkpoint.save(tmp_path, {**TENSORS, **record.tensors()}, {"step": 5, "record": record.as_progress()})
+    found, _ = checkpoint.newest(tmp_path)
+    assert Record.restored(checkpoint.load_tensors(found), checkpoint.load_progress(found)["record"]) == record
+    assert list(record.loss) == [number / 7 for number in range(49, 99)]
+
+
+def test_what_a_checkpoint_writes_as_text_does_not_grow_with_the_steps(tmp_path):
+    sizes = []
+    for num_steps in (100, 100_000):
+        record = Record(u=[0.123456789] * num_steps, micro_batch=[3] * num_steps)
+        checkpoint.save(tmp_path, record.tensors(), {"step": num_steps, "record": record.as_progress()})
+        sizes.append((tmp_path / f"step-{num_steps:09d}" / "progress.json").stat().st_size)
+    assert sizes[1] < sizes[0] + 10
 
 
 # --- the work folder

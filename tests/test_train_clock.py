@@ -67,6 +67,16 @@ def test_a_replay_repeats_the_recorded_progress(start):
     assert clock.u == 1.0
 
 
+def test_a_replay_knows_how_long_it_will_still_take(monkeypatch):
+    now = [5.0]
+    monkeypatch.setattr("pufferfish.train.clock.now_s", lambda: now[0])
+    replay = ReplayClock([0.0, 0.1, 0.37, 0.9])
+    assert replay.remaining_s == 0.0
+    now[0] += 2.0
+    replay.tick()
+    assert replay.remaining_s == pytest.approx(6.0)
+
+
 # --- deadline
 
 

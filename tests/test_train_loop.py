@@ -1,6 +1,7 @@
 """The loop yields what happened, gives back what an interruption took, and repeats a run bit for bit."""
 
 import errno
+import json
 import math
 
 import numpy as np
@@ -20,7 +21,8 @@ from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome, Shard, Subset
 from pufferfish.train import checkpoint, finish, loop
 from pufferfish.train.loop import Corpora, Training
-from pufferfish.train.record import load_schedule
+from pufferfish.train.readings import Reading, Readings
+from pufferfish.train.realised import Realised, load_realised
 from pufferfish.train.schedule import lr_share
 from pufferfish.train.start import start_training
 from pufferfish.train.step import Trainer
@@ -28,9 +30,9 @@ from pufferfish.train.step import Trainer
 CORPORA = Corpora(tokens(5000), tokens(500, seed=1), 1.7)
 
 
-def training(work, *, share_s=60.0, recorded_u=None, should_stop=lambda: False, model=None, **changes):
+def training(work, *, share_s=60.0, recorded=None, should_stop=lambda: False, model=None, **changes):
     plan = whole_plan(model, train_plan(**changes))
-    return Training(plan, CORPORA, work, share_s=share_s, start_s=now_s(), finish_s=0.0, should_stop=should_stop, recorded_u=recorded_u)
+    return Training(plan, CORPORA, work, share_s=share_s, start_s=now_s(), finish_s=0.0, should_stop=should_stop, recorded=recorded)
 
 
 @pytest.fixture
@@ -115,9 +117,8 @@ def test_what_was_done_is_recorded_step_by_step(tmp_path):
     run = training(tmp_path)
     done = of_kind(StepDone, run.run())
     assert run.record.u == [step / 12 for step in range(12)]
-    assert run.record.lr_share == [event.learning_rate for event in done]
-    assert run.record.first_sample == [6 * step for step in range(12)]
-    assert run.record.loss == [event.loss for event in done]
+    assert run.record.micro_batch == [3] * 12
+    assert list(run.record.loss) == [event.loss for event in done]
     assert [row["step"] for row in run.record.curve] == [4, 8]
     run.record.save_curve(tmp_path / "curve.csv")
     assert (tmp_path / "curve.csv").read_text().splitlines()[0] == "elapsed_s,val_bpb,train_loss,step,tokens"
@@ -144,17 +145,44 @@ def test_a_run_without_time_makes_no_step_and_says_that_it_is_late(tmp_path):
     assert run.median_step_s == 0.0
 
 
+def realised(run, path):
+    """What the run recorded, through the file."""
+    Realised(run.record.u, run.record.micro_batch, run.environment).save(path, run.plan)
+    return load_realised(path)
+
+
 def test_a_replay_of_a_timed_run_makes_the_same_weights_bit_for_bit(tmp_path):
     timed = training(tmp_path / "a", share_s=0.4, clock="deadline", dtype="bfloat16")
     list(timed.run())
-    timed.record.save_schedule(tmp_path / "schedule.jsonl", seed=5, data_seed=11)
-    replayed = training(tmp_path / "b", clock="deadline", dtype="bfloat16", recorded_u=load_schedule(tmp_path / "schedule.jsonl"))
+    replayed = training(tmp_path / "b", clock="deadline", dtype="bfloat16", recorded=realised(timed, tmp_path / "schedule.jsonl"))
     events = list(replayed.run())
     assert of_kind(Finished, events)
     assert replayed.step == timed.step > 3
-    assert (replayed.record.u, replayed.record.lr_share, replayed.record.first_sample) == (timed.record.u, timed.record.lr_share, timed.record.first_sample)
+    assert replayed.record.u == timed.record.u
     assert replayed.record.loss == timed.record.loss
     assert same_state(timed, replayed)
+
+
+def test_a_replay_of_a_run_that_shrank_adds_up_the_same_micro_batches(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        Memory(patch, fails=lambda call, micro_batch: call == 5)
+        shrunk = training(tmp_path / "a", micro_batch=6)
+        list(shrunk.run())
+    recorded = realised(shrunk, tmp_path / "schedule.jsonl")
+    assert recorded.micro_batch == [6] * 4 + [3] * 8
+    replayed = training(tmp_path / "b", micro_batch=6, recorded=recorded)
+    list(replayed.run())
+    assert replayed.record.micro_batch == recorded.micro_batch
+    assert same_state(shrunk, replayed)
+
+
+def test_a_replay_that_runs_out_of_memory_itself_goes_on_smaller(tmp_path, monkeypatch):
+    run = training(tmp_path / "a", micro_batch=6)
+    list(run.run())
+    Memory(monkeypatch, fails=lambda call, micro_batch: micro_batch > 3)
+    replayed = training(tmp_path / "b", micro_batch=6, recorded=realised(run, tmp_path / "schedule.jsonl"))
+    assert isinstance(list(replayed.run())[-1], Finished)
+    assert replayed.record.micro_batch == [3] * 12
 
 
 # --- interrupted and resumed
@@ -185,8 +213,9 @@ def test_an_interrupted_run_makes_the_same_weights_bit_for_bit(tmp_path, optimiz
     resumed, events = run_with_stops(tmp_path / "parts", stops, **changes)
     assert same_state(whole, resumed)
     assert resumed.record.u == whole.record.u
-    assert resumed.record.first_sample == whole.record.first_sample
-    assert resumed.record.loss == whole.record.loss == [event.loss for event in expected]
+    assert resumed.record.micro_batch == whole.record.micro_batch
+    assert resumed.record.curve[0]["val_bpb"] == whole.record.curve[0]["val_bpb"]
+    assert list(resumed.record.loss) == list(whole.record.loss) == [event.loss for event in expected]
     assert [event.step for event in of_kind(StepDone, events)] == list(range(1, 13))
     assert len(of_kind(EvalDone, events)) == 2
     assert resumed.num_resumes == len(stops)
@@ -268,6 +297,24 @@ def damage(folder):
     content = bytearray((folder / "state.safetensors").read_bytes())
     content[-1] ^= 1
     (folder / "state.safetensors").write_bytes(content)
+
+
+def test_what_an_interruption_left_behind_is_told_as_it_is(tmp_path, monkeypatch, unhurried):
+    def stopped(step, **changes):
+        run = training(tmp_path, **changes)
+        run.should_stop = lambda: run.step == step
+        list(run.run())
+        return finish.farewell(run)
+
+    def full(folder, tensors, progress):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        assert stopped(2) == "stopped at step 2, and nothing could be saved; `dvc repro` starts anew"
+    assert stopped(4) == "stopped at step 4, the work so far is saved; `dvc repro` goes on from here"
+    monkeypatch.setattr(checkpoint, "save", full)
+    assert stopped(6) == "stopped at step 6, which could not be saved; `dvc repro` goes on from the last good checkpoint, at step 4"
 
 
 # --- what can go wrong
@@ -399,6 +446,103 @@ def test_a_rate_that_is_far_too_high_really_diverges(tmp_path):
         list(training(tmp_path, optimizer="adamw", matrix_lr=1e30, warmup_share=0.0, clip_norm=0.0).run())
 
 
+def test_a_loss_that_is_lost_in_the_last_step_is_told_too(tmp_path, monkeypatch):
+    lose(monkeypatch, steps={12})
+    with pytest.raises(UserError, match="diverged") as error:
+        list(training(tmp_path).run())
+    assert "at step 12" in error.value.saw
+
+
+class LateReadings(Readings):
+    """As on an accelerator: each reading comes one step late."""
+
+    late: Reading | None = None
+
+    def exchange(self, step, loss, grad_norm):
+        before, self.late = self.late, Readings.exchange(self, step, loss, grad_norm)
+        return before
+
+    def flush(self):
+        before, self.late = self.late, None
+        return before
+
+
+def test_where_readings_come_late_the_last_one_is_not_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "Readings", LateReadings)
+    run = training(tmp_path / "a")
+    list(run.run())
+    assert len(run.record.loss) == 12
+    lose(monkeypatch, steps={12})
+    with pytest.raises(UserError, match="diverged"):
+        list(training(tmp_path / "b").run())
+
+
+def test_a_last_update_that_ruins_the_weights_is_told_although_its_loss_was_a_number(tmp_path, monkeypatch):
+    step = Trainer.step
+
+    def stepped(trainer, batches, *, lr_share):
+        result = step(trainer, batches, lr_share=lr_share)
+        if lr_share == last_share:
+            next(iter(trainer.weights.masters.values())).data[0, 0] = float("inf")
+        return result
+
+    run = training(tmp_path, num_evals=0)
+    last_share = lr_share(11 / 12, run.plan.train)
+    monkeypatch.setattr(Trainer, "step", stepped)
+    with pytest.raises(UserError, match="diverged") as error:
+        list(run.run())
+    assert "weights" in error.value.saw
+
+
+def test_a_stop_right_after_a_lost_loss_is_no_divergence(tmp_path, monkeypatch):
+    lose(monkeypatch, steps={4})
+    run = training(tmp_path)
+    run.should_stop = lambda: run.step == 4
+    assert isinstance(list(run.run())[-1], CheckpointSaved)
+
+
+def test_a_validation_that_is_not_a_number_is_a_divergence(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "mean_loss", lambda self, inputs, targets: float("nan"))
+    with pytest.raises(UserError, match="diverged") as error:
+        list(training(tmp_path).run())
+    assert "validation" in error.value.saw
+    assert "at step 4" in error.value.saw
+
+
+def test_memory_that_runs_out_in_an_evaluation_costs_this_evaluation_and_nothing_else(tmp_path, monkeypatch):
+    undisturbed = training(tmp_path / "a", num_evals=3)
+    list(undisturbed.run())
+    sizes, mean_loss = [], Trainer.mean_loss
+
+    def starved(trainer, inputs, targets):
+        sizes.append(len(inputs))
+        if len(inputs) > 1:
+            trainer.model.eval()
+            raise torch.OutOfMemoryError("out of memory, tried to allocate 20.00 MiB")
+        return mean_loss(trainer, inputs, targets)
+
+    monkeypatch.setattr(Trainer, "mean_loss", starved)
+    run = training(tmp_path / "b", num_evals=3)
+    events = list(run.run())
+    assert len(of_kind(EvalDone, events)) == 2
+    assert [event.step for event in of_kind(Warned, events)] == [3]
+    assert "left out" in run.warnings[0]
+    assert sizes == [3, *[1] * 4, *[1] * 4]
+    assert run.trainer.model.training
+    assert run.trainer.micro_batch == 3, "training goes on as it was"
+    assert same_state(undisturbed, run)
+    assert [row["step"] for row in run.record.curve] == [6, 9]
+
+
+def test_another_error_in_an_evaluation_is_ours_and_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(trainer, inputs, targets):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(Trainer, "mean_loss", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        list(training(tmp_path).run())
+
+
 def test_one_lost_loss_stops_neither_training_nor_saving_nor_the_outcome(tmp_path, monkeypatch, unhurried):
     lose(monkeypatch, steps={4})
     run = training(tmp_path / "work", checkpoint_interval_s=0.0)
@@ -441,11 +585,14 @@ def test_the_trained_model_is_a_folder_that_says_what_happened(tmp_path):
     assert Outcome.load(tmp_path / "model" / "outcome.json") == outcome
     assert Plan.load(tmp_path / "model" / "plan.json") == run.plan
     assert (outcome.num_steps, outcome.num_tokens, outcome.num_resumes, outcome.warnings) == (12, 1440, 0, [])
-    assert outcome.final_lr_share == run.record.lr_share[-1]
+    assert outcome.final_lr_share == lr_share(11 / 12, run.plan.train)
     assert outcome.tokens_per_s == pytest.approx(1440 / run.loop_s)
     model, _ = load_model(tmp_path / "model")
     assert all(torch.equal(parameter, run.trainer.weights.masters[name]) for name, parameter in model.named_parameters())
-    assert load_schedule(tmp_path / "model" / "schedule.jsonl") == run.record.u
+    assert load_realised(tmp_path / "model" / "schedule.jsonl") == Realised(run.record.u, run.record.micro_batch, run.environment)
+    rows = [json.loads(line) for line in (tmp_path / "model" / "schedule.jsonl").read_text().splitlines()]
+    assert {name: rows[0][name] for name in ("num_steps", "seed", "data_seed")} == {"num_steps": 12, "seed": 5, "data_seed": 11}
+    assert rows[6] == {"step": 5, "u": (5 / 12).hex(), "lr_share": lr_share(5 / 12, run.plan.train).hex(), "first_sample": 30, "micro_batch": 3}
 
 
 def test_a_disk_that_is_full_at_the_end_is_told_and_takes_neither_the_old_model_nor_the_work(tmp_path, monkeypatch):

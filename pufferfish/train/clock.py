@@ -67,6 +67,7 @@ class ReplayClock:
     def __init__(self, recorded_u: list[float], *, step: int = 0) -> None:
         self.recorded_u, self.step = recorded_u, step
         self.u = recorded_u[step] if step < len(recorded_u) else 1.0
+        self._start_s, self._first_step = now_s(), step
 
     def tick(self) -> None:
         """A step was made."""
@@ -85,8 +86,9 @@ class ReplayClock:
 
     @property
     def remaining_s(self) -> float:
-        """Not known: a replay ignores time."""
-        return 0.0
+        """At the mean pace so far; 0 before the first step."""
+        done = self.step - self._first_step
+        return (now_s() - self._start_s) / done * self.expected_steps if done else 0.0
 
 
 class DeadlineClock:

@@ -14,6 +14,8 @@ from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome, Subset
 from pufferfish.train.checkpoint import save_tensors
 from pufferfish.train.loop import Training
+from pufferfish.train.realised import SCHEDULE, Realised
+from pufferfish.train.schedule import lr_share
 
 
 def save_model(training: Training, plan: Plan, subset: Subset, *, tokenizer: Path, run_key: str, target: Path) -> Outcome:
@@ -23,7 +25,7 @@ def save_model(training: Training, plan: Plan, subset: Subset, *, tokenizer: Pat
         temporary.mkdir(parents=True)
         save_tensors(temporary / WEIGHTS, training.trainer.exported_weights())
         shutil.copyfile(tokenizer, temporary / "tokenizer.json")
-        training.record.save_schedule(temporary / "schedule.jsonl", seed=plan.train.seed, data_seed=plan.train.data_seed)
+        Realised(training.record.u, training.record.micro_batch, training.environment).save(temporary / SCHEDULE, plan)
         plan.save(temporary / "plan.json")
         outcome = _outcome(training, plan, subset, weights_sha256=digest_file(temporary / WEIGHTS), run_key=run_key)
         outcome.save(temporary / "outcome.json")
@@ -37,7 +39,7 @@ def save_model(training: Training, plan: Plan, subset: Subset, *, tokenizer: Pat
 
 
 def _outcome(training: Training, plan: Plan, subset: Subset, *, weights_sha256: str, run_key: str) -> Outcome:
-    last = training.record.loss[-50:]
+    losses, u = training.record.loss, training.record.u
     return Outcome(
         plan=plan.identity,
         subset=subset.identity,
@@ -45,8 +47,8 @@ def _outcome(training: Training, plan: Plan, subset: Subset, *, weights_sha256: 
         run_key=run_key,
         num_steps=training.step,
         num_tokens=training.num_tokens,
-        final_loss=statistics.fmean(last) if last else 0.0,
-        final_lr_share=training.record.lr_share[-1] if training.record.lr_share else 0.0,
+        final_loss=statistics.fmean(losses) if losses else 0.0,
+        final_lr_share=lr_share(u[-1], plan.train) if u else 0.0,
         train_s=training.elapsed_s,
         planned_s=plan.budget.phases.train_s,
         median_step_s=training.median_step_s,
@@ -55,3 +57,13 @@ def _outcome(training: Training, plan: Plan, subset: Subset, *, weights_sha256: 
         num_resumes=training.num_resumes,
         warnings=training.warnings,
     )
+
+
+def farewell(training: Training) -> str:
+    """What an interrupted training leaves behind, and what `dvc repro` will do with it."""
+    where = f"stopped at step {training.step}"
+    if training.saved_step == training.step:
+        return f"{where}, the work so far is saved; `dvc repro` goes on from here"
+    if training.saved_step is None:
+        return f"{where}, and nothing could be saved; `dvc repro` starts anew"
+    return f"{where}, which could not be saved; `dvc repro` goes on from the last good checkpoint, at step {training.saved_step}"

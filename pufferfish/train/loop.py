@@ -24,14 +24,17 @@ from pufferfish.data.batches import Prefetcher, Windows
 from pufferfish.schema.plan import Plan
 from pufferfish.train import checkpoint, memory
 from pufferfish.train.clock import DeadlineClock, ReplayClock, StepClock
-from pufferfish.train.readings import Readings
+from pufferfish.train.divergence import Watch
+from pufferfish.train.environment import environment_here
+from pufferfish.train.readings import Reading, Readings
+from pufferfish.train.realised import Realised
 from pufferfish.train.record import Record
 from pufferfish.train.schedule import lr_share
 from pufferfish.train.step import Trainer
+from pufferfish.train.validation import Validation
 
 MAX_EVAL_SHARE = 0.01  # of the training time, for one evaluation
 MAX_SAVE_SHARE = 0.02  # of the time between two checkpoints, for one of them
-LOST_STEPS = 3  # in a row with a loss that is not finite: the training has diverged
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,13 @@ class Training:
         start_s: float,
         finish_s: float,
         should_stop: Callable[[], bool] = lambda: False,
-        recorded_u: list[float] | None = None,
+        recorded: Realised | None = None,
     ) -> None:
         self.plan, self.corpora, self.work, self.should_stop = plan, corpora, work, should_stop
-        self.share_s, self.finish_s, self.recorded_u = share_s, finish_s, recorded_u
+        self.share_s, self.finish_s, self.recorded = share_s, finish_s, recorded
         self.start_s = start_s  # on the boot clock, moved back by what earlier processes used
         self.step, self.num_samples, self.num_resumes = 0, 0, 0
+        self.saved_step: int | None = None  # what an interruption cannot take
         self.record, self.warnings = Record(), list[str]()
         self.is_interrupted = False
         self.peak_memory_bytes = 0
@@ -72,6 +76,7 @@ class Training:
         self._step_s = deque[float](maxlen=1024)
         self._save_s, self._saved_s, self._eval_s = 0.0, now_s(), 0.0
         self._evals_done = 0
+        self._watch = Watch(plan.train.matrix_lr)
         self._loop_start_s = now_s()
         self._resumed_u = 0.0
 
@@ -85,6 +90,11 @@ class Training:
         plan = self.plan.train
         self.trainer = Trainer(self.plan.model, plan)
         self.windows = Windows(self.corpora.train, self.plan.model.seq_len, plan.data_seed)
+        self.environment = environment_here(plan)
+        corpora = self.corpora
+        self._validation = Validation(
+            corpora.validation, seq_len=self.plan.model.seq_len, num_tokens=plan.eval_tokens, bytes_per_token=corpora.validation_bytes_per_token
+        )
         yield from self._begin()
         self.clock = self._make_clock()
         self._readings = Readings(self.trainer.device)
@@ -93,11 +103,14 @@ class Training:
         self._loop_start_s = now_s() - self.loop_s
         while not self.clock.is_over and not self.is_interrupted:
             yield from self._steps()
+        if reading := self._readings.flush():
+            self._take(reading)
         self.trainer.synchronize()
         self.loop_s = now_s() - self._loop_start_s
         if self.is_interrupted:
             yield from self._checkpoint()
             return
+        self._watch.see_end(self.trainer.weights.masters.values(), self.step)
         yield Finished(self.step, self.clock.u, self.num_tokens, self.elapsed_s, self.elapsed_s - (self.share_s - self.finish_s))
 
     @property
@@ -111,18 +124,18 @@ class Training:
         return self.num_samples * self.plan.model.seq_len
 
     def _make_clock(self) -> DeadlineClock | StepClock | ReplayClock:
-        if self.recorded_u is not None:
-            return ReplayClock(self.recorded_u, step=self.step)
+        if self.recorded is not None:
+            return ReplayClock(self.recorded.u, step=self.step)
         if self.plan.train.clock == "steps":
             return StepClock(self.plan.train.num_steps, step=self.step)
         return DeadlineClock(self.start_s + self.share_s - self.finish_s, step_s=self.plan.forecast.step_s, u=self._resumed_u)
 
     def _steps(self) -> Iterator[Event]:
         """Steps with one size of micro-batch, until the clock is over, somebody wants to stop, or memory runs out."""
-        micro_batch, per_step = self.trainer.micro_batch, self.trainer.sequences_per_step
-        lost = 0
+        micro_batch, per_step = self._next_micro_batch(), self.trainer.sequences_per_step
+        self.trainer.micro_batch = micro_batch
         with Prefetcher(self.windows, micro_batch, self.num_samples) as batches:
-            while not self.clock.is_over:
+            while not self.clock.is_over and self._next_micro_batch() == micro_batch:
                 self._start_step()
                 u = self.clock.u
                 share = lr_share(u, self.plan.train)
@@ -133,13 +146,10 @@ class Training:
                     yield self._shrink(error)
                     return
                 reading = self._readings.exchange(self.step, loss, grad_norm)
-                self._note_step(u, share)
+                self._note_step(u)
                 self.clock.tick()
                 if reading:
-                    lost = 0 if math.isfinite(reading.loss) else lost + 1
-                    self._check(lost)
-                    if math.isfinite(reading.loss):
-                        self.record.loss.append(reading.loss)
+                    self._take(reading)
                     self._step_s.append(now_s() - started_s)
                     pace = self.plan.train.tokens_per_step / max(1e-9, self._step_s[-1])
                     self._note_memory()
@@ -150,16 +160,20 @@ class Training:
                     self.is_interrupted = True
                     return
 
+    def _next_micro_batch(self) -> int:
+        """In a replay what the recorded step had, because sums of floats depend on it; never more than fits here."""
+        fits = self.trainer.micro_batch
+        return min(fits, self.recorded.micro_batch[self.step]) if self.recorded and not self.clock.is_over else fits
+
     def _start_step(self) -> None:
         if isinstance(self.clock, DeadlineClock):
             evals_left = max(0, self.plan.train.num_evals - self._evals_done)
             self.clock.reserve_s = evals_left * self._eval_s
             self.clock.start_step()
 
-    def _note_step(self, u: float, share: float) -> None:
+    def _note_step(self, u: float) -> None:
         self.record.u.append(u)
-        self.record.lr_share.append(share)
-        self.record.first_sample.append(self.num_samples)
+        self.record.micro_batch.append(self.trainer.micro_batch)
         self.step += 1
         self.num_samples += self.trainer.sequences_per_step
         self.loop_s = now_s() - self._loop_start_s
@@ -168,11 +182,10 @@ class Training:
         if self.step % 16 == 1:  # asking the system costs as much as a small operation
             self.peak_memory_bytes = max(self.peak_memory_bytes, memory.used_bytes(self.trainer.device))
 
-    def _check(self, lost: int) -> None:
-        if lost >= LOST_STEPS:
-            rate = self.plan.train.matrix_lr
-            saw = f"the loss is not a number for {lost} steps, at step {self.step}"
-            raise UserError("training diverged", saw=saw, fix=f"set train.learning_rate below {rate:g} in params.yaml")
+    def _take(self, reading: Reading) -> None:
+        self._watch.see(reading.loss, self.step)
+        if math.isfinite(reading.loss):
+            self.record.loss.append(reading.loss)
 
     def _between_steps(self) -> Iterator[Event]:
         plan = self.plan.train
@@ -187,25 +200,26 @@ class Training:
         if has_time and now_s() - self._saved_s > interval_s:
             yield from self._checkpoint()
 
-    def _evaluate(self) -> EvalDone:
+    def _evaluate(self) -> EvalDone | Warned:
         started_s = now_s()
-        nats = [(len(window), self.trainer.mean_loss(window[:, :-1], window[:, 1:])) for window in self._validation_batches()]
-        mean_nats = sum(count * loss for count, loss in nats) / sum(count for count, _ in nats)
-        val_bpb = mean_nats / math.log(2) / self.corpora.validation_bytes_per_token
+        try:
+            val_bpb = self._validation.bits_per_byte(self.trainer)
+        except RuntimeError as error:
+            return self._skip_evaluation(error)
+        self._watch.see_validation(val_bpb, self.step)
         self._eval_s = now_s() - started_s
-        recent = self.record.loss[-20:]
-        row = {"elapsed_s": round(self.elapsed_s, 2), "val_bpb": round(val_bpb, 5), "train_loss": round(sum(recent) / max(1, len(recent)), 4)}
+        row = {"elapsed_s": round(self.elapsed_s, 2), "val_bpb": round(val_bpb, 5), "train_loss": round(self.record.mean_loss(20), 4)}
         self.record.curve.append({**row, "step": self.step, "tokens": self.num_tokens})
         return EvalDone(self.step, self.clock.u, val_bpb, self.elapsed_s, self._eval_s)
 
-    def _validation_batches(self) -> Iterator[np.ndarray]:
-        """Windows (B, T + 1) spread evenly over the validation text, `eval_tokens` in all, never more at a time than a micro-batch."""
-        seq_len, tokens = self.plan.model.seq_len, self.corpora.validation
-        num_windows = max(1, min(self.plan.train.eval_tokens, len(tokens) - 1) // seq_len)
-        starts = np.linspace(0, max(0, len(tokens) - 1 - seq_len), num_windows).astype(np.int64)
-        size = max(1, min(num_windows, 8192 // seq_len, self.trainer.micro_batch))
-        for first in range(0, num_windows, size):
-            yield tokens[starts[first : first + size, None] + np.arange(min(seq_len + 1, len(tokens)))].astype(np.int64)
+    def _skip_evaluation(self, error: RuntimeError) -> Warned:
+        """An evaluation is worth less than the training: after an out-of-memory error it is left out; any other error goes on."""
+        if not memory.is_out_of_memory(error):
+            raise error
+        self.trainer.model.train()  # the evaluation was left half-way
+        self._free(error)
+        self._validation.shrink()
+        return self._warn(f"an evaluation was left out for want of memory; the next one reads {self._validation.batch_size} windows at a time")
 
     def _checkpoint(self) -> Iterator[Event]:
         started_s = now_s()
@@ -224,11 +238,11 @@ class Training:
             "record": self.record.as_progress(),
         }
         try:
-            num_bytes = checkpoint.save(self.work, self.trainer.state(), progress)
+            num_bytes = checkpoint.save(self.work, self.trainer.state() | self.record.tensors(), progress)
         except OSError as error:
             yield self._warn(f"the checkpoint could not be saved ({error.strerror or error}); training goes on, the last good one is kept")
         else:
-            self._save_s = now_s() - started_s
+            self._save_s, self.saved_step = now_s() - started_s, self.step
             yield CheckpointSaved(self.step, self._save_s, num_bytes)
         self._saved_s = now_s()
 
@@ -255,7 +269,8 @@ class Training:
         self.step, self.num_samples, self._evals_done = progress["step"], progress["num_samples"], progress["evals_done"]
         self.loop_s, self.num_resumes = progress["loop_s"], progress["num_resumes"] + 1
         self.peak_memory_bytes = progress["peak_memory_bytes"]
-        self.record = Record(**progress["record"])
+        self.record, self.saved_step = Record.restored(tensors, progress["record"]), self.step
+        assert len(self.record.u) == self.step
         self._resumed_u = progress["u"]
         self.start_s, self.share_s = now_s() - progress["elapsed_s"], progress["share_s"]  # what was spent before the first start is spent once
 
@@ -282,10 +297,14 @@ class Training:
                 fix="set hardware_probe.memory in params.yaml to what is really free, so that the plan fits",
             ) from error
         self.trainer.drop_gradients()
-        traceback.clear_frames(error.__traceback__)  # what the failed step had computed
-        if self.trainer.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._free(error)
         self.trainer.micro_batch = smaller
         reason = f"out of memory with {micro_batch} sequences at a time; going on with {smaller}, {self.plan.train.tokens_per_step} tokens a step as before"
         self.warnings.append(reason)
         return Shrunk(self.step, smaller, reason)
+
+    def _free(self, error: RuntimeError) -> None:
+        """Give back what a step or an evaluation had computed when memory ran out."""
+        traceback.clear_frames(error.__traceback__)
+        if self.trainer.device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -1,40 +1,47 @@
-"""What a run really did: the realised schedule, exact enough to repeat it without a clock, and the curve of the validation."""
+"""What a run did so far: part of every checkpoint, and the source of the realised schedule and the curve."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import torch
 
 from pufferfish.base import atomic
+
+NUM_LOSSES = 50  # the last ones: enough for means over a few steps
 
 
 @dataclass
 class Record:
-    """Grows during training and is part of every checkpoint."""
+    """Grows by one entry a step."""
 
     u: list[float] = field(default_factory=list)  # progress before each step
-    lr_share: list[float] = field(default_factory=list)
-    first_sample: list[int] = field(default_factory=list)  # data position before each step
-    loss: list[float] = field(default_factory=list)  # nats per token; one step late on accelerators
+    micro_batch: list[int] = field(default_factory=list)  # sequences at a time in each step
+    loss: deque[float] = field(default_factory=lambda: deque(maxlen=NUM_LOSSES))  # nats per token, those that were lost left out
     curve: list[dict[str, float]] = field(default_factory=list)  # one row for each evaluation
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What grows with the steps, for a checkpoint: a million steps take 0.1 s and 12 MB, where JSON took over 2 s and 49 MB."""
+        return {"record.u": torch.tensor(self.u, dtype=torch.float64), "record.micro_batch": torch.tensor(self.micro_batch, dtype=torch.int32)}
+
     def as_progress(self) -> dict[str, Any]:
-        """For a checkpoint; JSON keeps every bit of a float."""
-        return {"u": self.u, "lr_share": self.lr_share, "first_sample": self.first_sample, "loss": self.loss, "curve": self.curve}
+        """The rest, for a checkpoint; JSON keeps every bit of a float."""
+        return {"loss": list(self.loss), "curve": self.curve}
 
-    def save_schedule(self, path: Path, *, seed: int, data_seed: int) -> None:
-        """JSON lines: a header, then a row for each step with u and the learning-rate share as hexadecimal floats.
+    @classmethod
+    def restored(cls, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> Self:
+        """From what `tensors` and `as_progress` gave."""
+        return cls(tensors["record.u"].tolist(), tensors["record.micro_batch"].tolist(), deque(progress["loss"], NUM_LOSSES), progress["curve"])
 
-        The model has no random state of its own while training (no dropout): seeds and data position are all there is.
-        """
-        lines = [json.dumps({"schema_version": 1, "num_steps": len(self.u), "seed": seed, "data_seed": data_seed})]
-        rows = zip(self.u, self.lr_share, self.first_sample, strict=True)
-        lines += [json.dumps({"step": step, "u": u.hex(), "lr_share": share.hex(), "first_sample": first}) for step, (u, share, first) in enumerate(rows)]
-        atomic.write_text(path, "\n".join(lines) + "\n")
+    def mean_loss(self, num_steps: int) -> float:
+        """Over the last steps, at most so many; 0 before the first."""
+        last = list(self.loss)[-num_steps:]
+        return sum(last) / max(1, len(last))
 
     def save_curve(self, path: Path) -> None:
         """A CSV that `dvc plots` draws."""
@@ -43,9 +50,3 @@ class Record:
         writer.writeheader()
         writer.writerows(self.curve)
         atomic.write_text(path, table.getvalue())
-
-
-def load_schedule(path: Path) -> list[float]:
-    """The recorded progress before each step, exact."""
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()[1:]]
-    return [float.fromhex(row["u"]) for row in rows]
