@@ -1,7 +1,6 @@
 # `make repro` and `make test` are all a newcomer needs. Everything runs in .venv, which the first call sets up.
 PYTHON ?= python3
 BIN := .venv/bin
-STORE := sqlite:///$(CURDIR)/mlruns/mlflow.db
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test check ui clean
@@ -27,7 +26,7 @@ check: setup ## format, lint, types and tests, as before every commit
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 ui: setup ## all runs in the browser: http://127.0.0.1:5000
-	@MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri "$(STORE)" --host 127.0.0.1 --port 5000
+	@$(BIN)/python -m pufferfish.track.browse
 
 clean: ## remove what can be made again, but no results: .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

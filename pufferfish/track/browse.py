@@ -1,0 +1,34 @@
+"""All runs in the browser, from the store that they are logged to: `python -m pufferfish.track.browse`, which `make ui` calls."""
+
+from __future__ import annotations
+
+import os
+import sys
+from urllib.parse import urlsplit
+
+from pufferfish.track import store
+from pufferfish.track.clean import without_secrets
+
+HOST, PORT = "127.0.0.1", 5000
+SHOWN_HERE = {"", "file", "sqlite", "postgresql", "mysql", "mssql"}  # folders and databases; what else MLflow can log to is a server that has its own pages
+
+
+def main() -> None:
+    """Become MLflow's server on this machine; for runs that are on another server, say where it is."""
+    uri = store.tracking_uri()
+    if is_server(uri):
+        print(f"MLFLOW_TRACKING_URI names a server, which shows the runs itself: {without_secrets(uri)}")
+        return
+    print(f"the runs of {without_secrets(uri)} on http://{HOST}:{PORT} (Ctrl-C ends it)", flush=True)
+    store.quiet()
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # not as an argument, which every user of the machine could read
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(PORT)])
+
+
+def is_server(uri: str) -> bool:
+    """Whether the runs are behind a server rather than in a folder or a database that can be opened from here."""
+    return uri == "databricks" or urlsplit(uri).scheme.split("+")[0] not in SHOWN_HERE
+
+
+if __name__ == "__main__":
+    main()
