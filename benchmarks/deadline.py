@@ -1,9 +1,12 @@
-"""deadline: does a cold `dvc repro` end when the budget ends?
+"""deadline: does a cold `dvc repro` end when the budget ends, and was it forecast well?
 
-    python benchmarks/deadline.py --budgets 60s,3m --runs 3 [--corpus path] [--json]
+    python benchmarks/deadline.py --budgets 60s,3m --runs 3 [--corpus path] [--disturb core] [--json]
 
 Each run happens in a fresh copy of this checkout in a temporary folder: nothing is cached, nothing is measured yet, only the installed environment and the
 machine are the same. Spent is the time from the start of the probe's process to the end of the export's, as the stages stamp it themselves.
+
+A disturbance comes when half of the budget has passed since DVC was started: `core` keeps one core busy from then to the end, `disk` writes to the disk of
+the run from then to the end, `stop` stops the training process for ten seconds, as a suspended laptop would.
 """
 
 from __future__ import annotations
@@ -16,27 +19,52 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
 import yaml
 
-from pufferfish.base.units import format_duration, parse_duration
+from pufferfish.base.units import format_bytes, format_duration, parse_duration
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 FIRST, LAST = "hardware-probe", "export"
+TRAINING = "stages/train.py"
+STOP_S = 10.0
+LOOK_S = 0.1  # between two looks for the training process
+BUSY_CORE = "while True: pass"
+BUSY_DISK = """
+import os, sys
+block = os.urandom(1 << 24)
+with open(sys.argv[1], "wb") as file:
+    while True:
+        file.seek(0)
+        file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+"""
 
 
 @dataclass(frozen=True)
 class Run:
     """One cold pipeline."""
 
+    disturbance: str
     budget_s: float
     spent_s: float
     stages_s: dict[str, float]
     val_bpb: float
     forecast_bpb: float
+    forecast_low_bpb: float  # 80 % interval
+    forecast_high_bpb: float
+    step_s: float  # median
+    forecast_step_s: float
+    peak_memory_bytes: int
+    forecast_memory_bytes: int
 
     @property
     def late_s(self) -> float:
@@ -47,6 +75,16 @@ class Run:
     def used_share(self) -> float:
         """Spent over budget."""
         return self.spent_s / self.budget_s
+
+    @property
+    def forecast_error(self) -> float:
+        """How far the forecast was off, as a share of the outcome."""
+        return abs(self.forecast_bpb / self.val_bpb - 1)
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the 80 % interval covered the outcome."""
+        return self.forecast_low_bpb <= self.val_bpb <= self.forecast_high_bpb
 
 
 def copy_project(folder: Path) -> None:
@@ -66,7 +104,7 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
 
 
-def run_once(budget: str, corpus: str) -> Run:
+def run_once(budget: str, *, corpus: str, disturbance: str) -> Run:
     """Raises CalledProcessError, with the pipeline's last words on the screen, if a stage fails."""
     with tempfile.TemporaryDirectory(prefix="pufferfish-deadline-") as name:
         folder = Path(name)
@@ -78,37 +116,125 @@ def run_once(budget: str, corpus: str) -> Run:
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         # The set-up creates the store before any budget starts; so does this.
         subprocess.run([sys.executable, "-m", "pufferfish.track.store"], cwd=folder, env=environment(folder), check=True, stdout=sys.stderr)
-        subprocess.run([BIN / "dvc", "repro"], cwd=folder, env=environment(folder), check=True, stdout=sys.stderr)
-        return read_run(folder, parse_duration(budget))
+        run_disturbed([str(BIN / "dvc"), "repro"], folder, disturbance, after_s=parse_duration(budget) / 2)
+        return read_run(folder, parse_duration(budget), disturbance=disturbance)
 
 
-def read_run(folder: Path, budget_s: float) -> Run:
+def run_disturbed(command: list[str], folder: Path, disturbance: str, *, after_s: float) -> None:
+    """Run the command in the folder and disturb it when it has run so long. Raises CalledProcessError if it fails."""
+    with subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=sys.stderr) as pipeline:
+        try:
+            pipeline.wait(after_s)
+        except subprocess.TimeoutExpired:
+            with DISTURBANCES[disturbance](psutil.Process(pipeline.pid), folder):
+                pipeline.wait()
+    if pipeline.returncode:
+        raise subprocess.CalledProcessError(pipeline.returncode, command)
+
+
+@contextmanager
+def beside(code: str, *arguments: str) -> Iterator[None]:
+    """A Python process that does not end by itself."""
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def training_stopped(pipeline: psutil.Process, folder: Path) -> Iterator[None]:
+    """The training process stands still for `STOP_S`, then goes on."""
+    training = find_training(pipeline)
+    print(f"--- training stands still for {STOP_S:.0f} s", file=sys.stderr, flush=True)
+    training.suspend()
+    try:
+        time.sleep(STOP_S)
+    finally:
+        training.resume()
+    yield
+
+
+def find_training(pipeline: psutil.Process) -> psutil.Process:
+    """The process of the train stage, waited for where an earlier stage is still at work. Raises LookupError if the pipeline ends without one."""
+    while pipeline.is_running() and pipeline.status() != psutil.STATUS_ZOMBIE:
+        for process in pipeline.children(recursive=True):
+            try:
+                if TRAINING in process.cmdline():  # an argument of its own: the shell around it has the whole command in one
+                    return process
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+        time.sleep(LOOK_S)
+    raise LookupError("the training was over before it could be stopped")
+
+
+DISTURBANCES: dict[str, Callable[[psutil.Process, Path], AbstractContextManager[None]]] = {
+    "none": lambda pipeline, folder: nullcontext(),
+    "core": lambda pipeline, folder: beside(BUSY_CORE),
+    "stop": training_stopped,
+    "disk": lambda pipeline, folder: beside(BUSY_DISK, str(folder / "disturbance.tmp")),
+}
+
+
+def read_run(folder: Path, budget_s: float, *, disturbance: str) -> Run:
     """What the stages wrote down."""
-    stamps = {path.stem: json.loads(path.read_text()) for path in (folder / "artifacts" / "timing").glob("*.json")}
-    evaluation = json.loads((folder / "artifacts" / "evaluation.json").read_text())
+    artifacts = folder / "artifacts"
+    forecast = json.loads((artifacts / "plan.json").read_text())["forecast"]
+    outcome = json.loads((artifacts / "model" / "outcome.json").read_text())
+    stamps = {path.stem: json.loads(path.read_text()) for path in (artifacts / "timing").glob("*.json")}
     return Run(
+        disturbance=disturbance,
         budget_s=budget_s,
         spent_s=stamps[LAST]["end_s"] - stamps[FIRST]["start_s"],
         stages_s={name: stamps[name]["elapsed_s"] for name in sorted(stamps, key=lambda each: stamps[each]["start_s"])},
-        val_bpb=evaluation["val_bpb"],
-        forecast_bpb=evaluation["forecast_bpb"],
+        val_bpb=json.loads((artifacts / "evaluation.json").read_text())["val_bpb"],
+        forecast_bpb=forecast["val_bpb"],
+        forecast_low_bpb=forecast["val_bpb_low"],
+        forecast_high_bpb=forecast["val_bpb_high"],
+        step_s=outcome["median_step_s"],
+        forecast_step_s=forecast["step_s"],
+        peak_memory_bytes=outcome["peak_memory_bytes"],
+        forecast_memory_bytes=forecast["peak_memory_bytes"],
     )
 
 
 def table(runs: list[Run]) -> str:
-    """One line for each run, one for each budget."""
-    lines = [f"{'planned':>10} {'spent':>10} {'late':>9} {'used':>7} {'val bpb':>8} {'forecast':>8}   by stage"]
+    """One line for each run, three for each budget."""
+    time_head = f"{'planned':>10} {'spent':>10} {'late':>9} {'used':>7}"
+    head = f"{time_head} {'val bpb':>8} {'forecast':>8} {'80 % interval':>16} {'step':>9} {'planned':>9} {'memory':>9} {'planned':>9}   by stage"
+    lines = [head]
     for budget_s in dict.fromkeys(run.budget_s for run in runs):
         same = [run for run in runs if run.budget_s == budget_s]
-        for run in same:
-            stages = ", ".join(f"{name} {elapsed_s:.1f}" for name, elapsed_s in run.stages_s.items())
-            times = f"{format_duration(budget_s):>10} {run.spent_s:8.2f} s {run.late_s:+7.2f} s {run.used_share:7.1%}"
-            lines.append(f"{times} {run.val_bpb:8.4f} {run.forecast_bpb:8.4f}   {stages}")
-        worst = f"latest {max(run.late_s for run in same):+.2f} s ({max(run.late_s for run in same) / budget_s:+.2%})"
-        lines.append(
-            f"{'':>10} {worst}, least used {min(run.used_share for run in same):.1%}, median {statistics.median(run.val_bpb for run in same):.4f} bits per byte"
-        )
+        lines += [*map(run_line, same), *(f"{'':>10} {line}" for line in budget_lines(same))]
     return "\n".join(lines)
+
+
+def run_line(run: Run) -> str:
+    """Time, quality, pace and memory of one run, each beside what was planned."""
+    times = f"{format_duration(run.budget_s):>10} {run.spent_s:8.2f} s {run.late_s:+7.2f} s {run.used_share:7.1%}"
+    quality = f"{run.val_bpb:8.4f} {run.forecast_bpb:8.4f} {run.forecast_low_bpb:8.4f}{run.forecast_high_bpb:8.4f}"
+    pace = f"{1e3 * run.step_s:6.1f} ms {1e3 * run.forecast_step_s:6.1f} ms"
+    memory = f"{format_bytes(run.peak_memory_bytes):>9} {format_bytes(run.forecast_memory_bytes):>9}"
+    stages = ", ".join(f"{name} {elapsed_s:.1f}" for name, elapsed_s in run.stages_s.items())
+    return f"{times} {quality} {pace} {memory}   {stages}"
+
+
+def budget_lines(same: list[Run]) -> list[str]:
+    """What the runs of one budget have in common: the time they used, how well they were forecast, what they cost against the plan."""
+    used, late_s, errors = ([getattr(run, name) for run in same] for name in ("used_share", "late_s", "forecast_error"))
+    return [
+        f"used: mean {statistics.fmean(used):.1%}, least {min(used):.1%}, latest {max(late_s):+.2f} s ({max(late_s) / same[0].budget_s:+.2%})",
+        f"quality: median {statistics.median(run.val_bpb for run in same):.4f} bits per byte; forecast off by {statistics.median(errors):.1%} in the median, "
+        f"{max(errors):.1%} at worst, its 80 % interval held {sum(run.is_within for run in same)} of {len(same)}",
+        f"found / planned: step time {spread([run.step_s / run.forecast_step_s for run in same])}, "
+        f"peak memory {spread([run.peak_memory_bytes / run.forecast_memory_bytes for run in same])}",
+    ]
+
+
+def spread(ratios: list[float]) -> str:
+    """Median, and from where to where."""
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def main() -> None:
@@ -117,13 +243,14 @@ def main() -> None:
     parser.add_argument("--budgets", default="60s,3m", help="durations, separated by commas (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="of each budget (default: %(default)s)")
     parser.add_argument("--corpus", default="", help="a text file or folder; default: the embedded source")
+    parser.add_argument("--disturb", choices=DISTURBANCES, default="none", help="what happens at half time (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the runs as JSON")
     arguments = parser.parse_args()
     runs = []
     for number in range(arguments.runs):
         for budget in arguments.budgets.split(","):
             print(f"--- run {number + 1} of {arguments.runs}, {budget}", file=sys.stderr, flush=True)
-            runs.append(run_once(budget, arguments.corpus))
+            runs.append(run_once(budget, corpus=arguments.corpus, disturbance=arguments.disturb))
     print(json.dumps([asdict(run) for run in runs], indent=2) if arguments.json else table(sorted(runs, key=lambda run: run.budget_s)))
 
 
