@@ -40,6 +40,7 @@ AT_TOP = {  # heavy libraries that a room may import at the top of its files
     "generate": {"torch", "numpy", "tokenizers"},
     "evaluate": {"torch", "numpy"},
     "export": {"torch", "numpy"},
+    "experiments": {"torch"},
     "track": {"mlflow"},
 }
 COLD = {"base", "schema", "probe", "plan", "ui", "cli", "stages"}  # importing them brings nothing heavy with them

@@ -1,0 +1,1 @@
+"""Floor 6: questions about whole trainings, answered by training."""

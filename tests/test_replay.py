@@ -1,0 +1,234 @@
+"""`pufferfish replay` trains once more and says whether the weights are the same; where they are not, why that may be and what it is worth."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from machines import MACHINES
+from test_train_loop import write_subset
+from toys import train_plan, whole_plan
+
+from pufferfish.base import paths
+from pufferfish.base.clock import now_s
+from pufferfish.base.errors import UserError
+from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, StepDone
+from pufferfish.cli import main as cli
+from pufferfish.experiments import replay
+from pufferfish.experiments.recording import open_recording
+from pufferfish.experiments.replay import Comparison, Difference, Explanation, told
+from pufferfish.schema.reports import Outcome
+from pufferfish.train.finish import save_model
+from pufferfish.train.realised import load_realised
+from pufferfish.train.start import start_training
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def train(folder, **changes):
+    """What the stages leave in the artifacts of a short training against the clock; the working folder must be `folder`."""
+    subset = write_subset(paths.SUBSET)
+    machine = MACHINES["laptop"]
+    machine.save(paths.HARDWARE)
+    plan = whole_plan(train=train_plan(clock="deadline", dtype="bfloat16", **changes)).model_copy(update={"hardware": machine.identity})
+    training = start_training(plan, subset, folder / "work", started_s=now_s(), should_stop=lambda: False)
+    training.share_s = 1.6
+    list(training.run())
+    save_model(training, plan, subset, tokenizer=paths.SUBSET / "tokenizer.json", run_key="k", target=paths.MODEL)
+    return training
+
+
+def edit_schedule(edit):
+    """Change its lines, each parsed; the first is the header."""
+    path = paths.MODEL / "schedule.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    edit(lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_replay_makes_the_same_weights_and_leaves_nothing_behind(workplace, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(workplace / "temporary"))
+    (workplace / "temporary").mkdir()
+    first = train(workplace, checkpoint_interval_s=0.0)
+    before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
+    events = []
+    comparison = replay.replay(open_recording(paths.ARTIFACTS), events.append)
+    assert comparison.explanation is None
+    assert comparison.num_steps == first.step > 3
+    assert f"the same weights, bit for bit ({first.step:,} steps" in told(comparison)
+    assert len([event for event in events if isinstance(event, StepDone)]) == first.step
+    assert not any(isinstance(event, EvalDone | CheckpointSaved | Finished) for event in events), "nothing but steps costs time"
+    assert max(event.remaining_s for event in events[2:]) > 0
+    assert {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()} == before
+
+
+def test_other_weights_are_explained_and_weighed(workplace):
+    first = train(workplace)
+
+    def edit(lines):
+        lines[0]["environment"] |= {"torch": "0.4.1", "code": "abc"}
+        lines[3]["u"] = (0.9).hex()
+
+    edit_schedule(edit)
+    comparison = replay.replay(open_recording(paths.ARTIFACTS), lambda event: None)
+    explanation = comparison.explanation
+    differences = {each.name: each for each in explanation.differences}
+    assert differences["torch"] == Difference("torch", "0.4.1", torch.__version__)
+    assert differences["code"].here == first.environment["code"]
+    assert differences["processor"].recorded == "2 cores without bfloat16"
+    assert explanation.is_machine_known
+    assert "numpy" not in differences
+    assert 0 < abs(explanation.replayed_bpb - explanation.recorded_bpb) < 0.2 * explanation.recorded_bpb
+    said = told(comparison)
+    assert "recorded 0.4.1" in said
+    assert f"{explanation.replayed_bpb:.4f} bits per byte, recorded {explanation.recorded_bpb:.4f}" in said
+
+
+def explained(recorded_bpb, replayed_bpb, *, differences=(), is_machine_known=True):
+    return told(Comparison("a" * 64, "b" * 64, 1234, 65.0, Explanation(list(differences), is_machine_known, recorded_bpb, replayed_bpb)))
+
+
+def test_a_change_is_weighed_against_what_another_seed_changes():
+    assert "+0.0050, +0.33%" in explained(1.5, 1.505)
+    assert "less than another seed may change: up to 0.8%" in explained(1.5, 1.505)
+    assert "more than another seed" in explained(1.5, 1.47)
+
+
+def test_it_is_said_where_nothing_differs_or_nothing_is_known():
+    assert "nothing that was recorded about the environment differs" in explained(1.5, 1.5)
+    assert "1,234 steps in 1m 05s" in explained(1.5, 1.5)
+    assert "the processor was not compared" in explained(1.5, 1.5, is_machine_known=False)
+    assert "the processor was not compared" not in explained(1.5, 1.5)
+
+
+def test_the_hardware_of_another_training_explains_nothing(workplace):
+    train(workplace)
+    MACHINES["server"].save(paths.HARDWARE)
+    assert open_recording(paths.ARTIFACTS).machine is None
+    paths.HARDWARE.unlink()
+    assert open_recording(paths.ARTIFACTS).machine is None
+
+
+def test_the_schedule_is_read_back_with_every_bit(workplace):
+    training = train(workplace)
+    realised = open_recording(paths.ARTIFACTS).realised
+    assert realised == load_realised(paths.MODEL / "schedule.jsonl")
+    assert realised.u == training.record.u
+    assert realised.micro_batch == [3] * training.step
+    assert realised.environment["threads"] == "1"
+
+
+# --- what cannot be repeated
+
+
+def refused(capsys, *arguments):
+    """Three lines and status 2."""
+    assert cli.main(["replay", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 3, said
+    return said
+
+
+def test_without_artifacts_it_says_how_to_get_some(workplace, capsys):
+    said = refused(capsys)
+    assert "there is no training to repeat" in said
+    assert str(workplace / "artifacts" / "model") in said
+    assert "elsewhere" in refused(capsys, "elsewhere")
+
+
+def test_a_model_without_its_schedule_is_refused(workplace, capsys):
+    train(workplace)
+    (paths.MODEL / "schedule.jsonl").unlink()
+    assert "left no schedule to repeat" in refused(capsys)
+
+
+def older(lines):
+    lines[0]["schema_version"] = 1
+
+
+def shortened(lines):
+    lines.pop()
+
+
+def of_another_training(lines):
+    lines.pop()
+    lines[0]["num_steps"] -= 1
+
+
+@pytest.mark.parametrize(("edit", "said"), [(older, "written by another version"), (shortened, "is not whole"), (of_another_training, "not that of the model")])
+def test_a_schedule_that_cannot_be_trusted_is_refused(workplace, capsys, edit, said):
+    train(workplace)
+    edit_schedule(edit)
+    assert said in refused(capsys)
+
+
+@pytest.mark.parametrize("content", ["", "[]\n", "no JSON", '{"num_steps": 1}\n'])
+def test_a_file_that_is_no_schedule_is_refused(workplace, content):
+    (workplace / "schedule.jsonl").write_text(content)
+    with pytest.raises(UserError, match="is no schedule"):
+        load_realised(workplace / "schedule.jsonl")
+
+
+def test_a_text_that_was_prepared_anew_is_refused(workplace, capsys):
+    train(workplace)
+    outcome = Outcome.load(paths.MODEL / "outcome.json").model_copy(update={"subset": "0123456789abcdef"})
+    outcome.save(paths.MODEL / "outcome.json")
+    said = refused(capsys)
+    assert "the prepared text changed since this training" in said
+    assert "trained on 0123456789abcdef" in said
+
+
+def test_a_text_that_was_edited_is_refused(workplace, capsys):
+    train(workplace)
+    ids = np.fromfile(paths.SUBSET / "train.bin", np.uint16)
+    ids[7] += 1
+    ids.tofile(paths.SUBSET / "train.bin")
+    assert "subset was changed" in refused(capsys)
+
+
+def test_weights_that_were_changed_are_found_before_the_long_part(workplace):
+    train(workplace)
+    (paths.MODEL / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(UserError, match="changed after training"):
+        replay.replay(open_recording(paths.ARTIFACTS), lambda event: pytest.fail("it trained"))
+
+
+def test_a_training_of_another_device_is_refused(workplace, monkeypatch):
+    train(workplace)
+    recording = open_recording(paths.ARTIFACTS)
+    plan = recording.plan.model_copy(update={"train": recording.plan.train.model_copy(update={"device": "cuda"})})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="device of this training is not here"):
+        replay.replay(dataclasses.replace(recording, plan=plan), lambda event: None)
+
+
+# --- as a command
+
+
+def test_the_command_trains_shows_the_time_left_and_says_the_result(workplace):
+    train(workplace)
+    done = call(workplace)
+    assert done.returncode == 0, done.stderr
+    assert " left\n" in done.stdout
+    assert "replay: the same weights, bit for bit" in done.stdout.splitlines()[-1]
+    edit_schedule(lambda lines: lines[3].update(u=(0.9).hex()))
+    done = call(workplace)
+    assert done.returncode == 1, done.stderr
+    assert "other weights" in done.stdout
+
+
+def call(folder):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))} | {"PYTHONPATH": str(ROOT)}
+    code = [sys.executable, "-c", "import sys; from pufferfish.cli.main import main; sys.exit(main(['replay']))"]
+    return subprocess.run(code, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_mistakes_are_told_without_torch(workplace):
+    code = "import sys\nfrom pufferfish.cli.main import main\nprint(main(['replay', 'nowhere']), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"]
