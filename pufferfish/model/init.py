@@ -1,6 +1,6 @@
-"""Initial weights, in one table.
+"""Initial weights, in one table; an induction circuit is planted into them (`induction.py`).
 
-Output projections start at zero, so that every block starts as the identity; the head starts small, so that the first loss is ln V.
+Output projections start at zero, so that every block starts as the identity (but for the planted head); the head starts small, so that the first loss is ln V.
 Matrices get a standard deviation of 1 / sqrt(fan in), the embedding one that blocks can outgrow. A tied embedding is a head, too: the logit of a token after
 itself starts at its width times the standard deviation (a first loss of 51 nats at width 128 with the usual embedding).
 """
@@ -8,28 +8,30 @@ itself starts at its width times the standard deviation (a first loss of 51 nats
 from __future__ import annotations
 
 import torch
-from torch import nn
+
+from pufferfish.model.induction import plant_induction
+from pufferfish.model.transformer import Decoder
 
 EMBEDDING_STD = 0.5
 HEAD_STD = 0.001
 TIED_LOGIT = 0.5  # of a token after itself, at the start
 
 
-def initialize(model: nn.Module, *, seed: int) -> None:
+def initialize(model: Decoder, *, seed: int) -> None:
     """Fill all parameters, in order of their names, from one seeded generator on the CPU: the same on every device."""
     generator = torch.Generator().manual_seed(seed)
-    parameters = dict(sorted(model.named_parameters()))
-    is_tied = "lm_head.weight" not in parameters
-    for name, parameter in parameters.items():
-        with torch.no_grad():
-            parameter.copy_(_values(name, parameter.shape, generator, is_tied=is_tied))
+    embedding_std = TIED_LOGIT / model.plan.d_model if model.plan.is_tied else EMBEDDING_STD
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            parameter.copy_(_values(name, parameter.shape, generator, embedding_std=embedding_std))
+    plant_induction(model, embedding_std=embedding_std, generator=generator)
 
 
-def _values(name: str, shape: torch.Size, generator: torch.Generator, *, is_tied: bool) -> torch.Tensor:
+def _values(name: str, shape: torch.Size, generator: torch.Generator, *, embedding_std: float) -> torch.Tensor:
     kind = name.split(".")[-2]
     match kind:
         case "embed_tokens":
-            return torch.randn(shape, generator=generator) * (TIED_LOGIT / shape[1] if is_tied else EMBEDDING_STD)
+            return torch.randn(shape, generator=generator) * embedding_std
         case "lm_head":
             return torch.randn(shape, generator=generator) * HEAD_STD
         case "o_proj" | "down_proj":
