@@ -20,6 +20,7 @@ from pufferfish.model.load import load_model
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome, Shard, Subset
 from pufferfish.train import checkpoint, finish, loop
+from pufferfish.train.average import is_worth_it
 from pufferfish.train.loop import Corpora, Training
 from pufferfish.train.readings import Reading, Readings
 from pufferfish.train.realised import Realised, load_realised
@@ -147,7 +148,7 @@ def test_a_run_without_time_makes_no_step_and_says_that_it_is_late(tmp_path):
 
 def realised(run, path):
     """What the run recorded, through the file."""
-    Realised(run.record.u, run.record.micro_batch, run.environment).save(path, run.plan)
+    Realised(run.record.u, run.clock.u, run.record.micro_batch, run.environment).save(path, run.plan)
     return load_realised(path)
 
 
@@ -183,6 +184,56 @@ def test_a_replay_that_runs_out_of_memory_itself_goes_on_smaller(tmp_path, monke
     replayed = training(tmp_path / "b", micro_batch=6, recorded=realised(run, tmp_path / "schedule.jsonl"))
     assert isinstance(list(replayed.run())[-1], Finished)
     assert replayed.record.micro_batch == [3] * 12
+
+
+# --- cut off
+
+STEPS_IN_TIME, END_U = 120, 0.6
+CUT = Realised([END_U * step / STEPS_IN_TIME for step in range(STEPS_IN_TIME)], END_U, [3] * STEPS_IN_TIME, {})
+AT_THE_PEAK = {"cooldown_share": 0.3, "num_evals": 0}
+
+
+def validation_loss(run, weights):
+    with torch.no_grad():
+        for name, master in run.trainer.weights.masters.items():
+            master.copy_(weights[name])
+    run.trainer.weights.distribute()
+    return run._validation.bits_per_byte(run.trainer)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_schedule_cut_off_at_the_peak_gives_an_average_that_is_better_than_the_last_weights(tmp_path, dtype):
+    run = training(tmp_path, recorded=CUT, dtype=dtype, **AT_THE_PEAK)
+    events = list(run.run())
+    assert names(events)[-2:] == ["Warned", "Finished"]
+    assert "time was over at 60% of the schedule" in run.warnings[0]
+    last, averaged = run.trainer.exported_weights(), run.final_weights()
+    assert last.keys() == averaged.keys()
+    assert all(averaged[name].shape == weight.shape and averaged[name].dtype == torch.float32 for name, weight in last.items())
+    last_loss = validation_loss(run, last)  # before the average takes the place of the last weights
+    assert validation_loss(run, averaged) < 0.99 * last_loss
+
+
+def test_a_whole_schedule_gives_its_last_weights(tmp_path):
+    run = training(tmp_path, num_steps=40)
+    assert not of_kind(Warned, run.run())
+    assert all(torch.equal(run.final_weights()[name], weight) for name, weight in run.trainer.exported_weights().items())
+
+
+def test_an_average_is_the_same_after_interruptions_and_in_a_replay(tmp_path):
+    whole = training(tmp_path / "whole", recorded=CUT, **AT_THE_PEAK)
+    list(whole.run())
+    resumed, _ = run_with_stops(tmp_path / "parts", (3, 77, 118), recorded=CUT, **AT_THE_PEAK)
+    replayed = training(tmp_path / "replay", recorded=realised(whole, tmp_path / "schedule.jsonl"), **AT_THE_PEAK)
+    list(replayed.run())
+    for other in (resumed, replayed):
+        assert other.is_averaged
+        assert all(torch.equal(bits(other.final_weights()[name]), bits(weight)) for name, weight in whole.final_weights().items())
+
+
+@pytest.mark.parametrize(("u", "num_steps", "is_better"), [(0.6, 120, True), (0.1, 120, False), (0.97, 120, False), (1.0, 120, False), (0.6, 10, False)])
+def test_only_a_training_that_ends_far_from_both_ends_of_its_schedule_is_averaged(u, num_steps, is_better):
+    assert is_worth_it(u, num_steps) is is_better
 
 
 # --- interrupted and resumed
@@ -589,7 +640,7 @@ def test_the_trained_model_is_a_folder_that_says_what_happened(tmp_path):
     assert outcome.tokens_per_s == pytest.approx(1440 / run.loop_s)
     model, _ = load_model(tmp_path / "model")
     assert all(torch.equal(parameter, run.trainer.weights.masters[name]) for name, parameter in model.named_parameters())
-    assert load_realised(tmp_path / "model" / "schedule.jsonl") == Realised(run.record.u, run.record.micro_batch, run.environment)
+    assert load_realised(tmp_path / "model" / "schedule.jsonl") == Realised(run.record.u, 1.0, run.record.micro_batch, run.environment)
     rows = [json.loads(line) for line in (tmp_path / "model" / "schedule.jsonl").read_text().splitlines()]
     assert {name: rows[0][name] for name in ("num_steps", "seed", "data_seed")} == {"num_steps": 12, "seed": 5, "data_seed": 11}
     assert rows[6] == {"step": 5, "u": (5 / 12).hex(), "lr_share": lr_share(5 / 12, run.plan.train).hex(), "first_sample": 30, "micro_batch": 3}

@@ -73,7 +73,7 @@ def replay(recording: Recording, listen: Callable[[Event], None]) -> Comparison:
             if not isinstance(event, Finished):  # it tells about a deadline, and here is none
                 listen(event)
         elapsed_s = training.elapsed_s
-        save_tensors(work / WEIGHTS, training.trainer.exported_weights())
+        save_tensors(work / WEIGHTS, training.final_weights())
         recorded, replayed = recording.outcome.weights_sha256, digest_file(work / WEIGHTS)
         explanation = None if replayed == recorded else _explain(recording, training.environment, [recorded_model, _loaded(work / WEIGHTS, recording.plan)])
     return Comparison(recorded, replayed, training.step, elapsed_s, explanation)

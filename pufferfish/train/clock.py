@@ -64,25 +64,26 @@ class StepClock:
 class ReplayClock:
     """The progress that an earlier run recorded, step by step."""
 
-    def __init__(self, recorded_u: list[float], *, step: int = 0) -> None:
-        self.recorded_u, self.step = recorded_u, step
-        self.u = recorded_u[step] if step < len(recorded_u) else 1.0
+    def __init__(self, recorded_u: list[float], *, end_u: float, step: int = 0) -> None:
+        """`recorded_u` is the progress before each step, `end_u` that after the last."""
+        self._recorded_u, self.step = [*recorded_u, end_u], step
+        self.u = self._recorded_u[step]
         self._start_s, self._first_step = now_s(), step
 
     def tick(self) -> None:
         """A step was made."""
         self.step += 1
-        self.u = self.recorded_u[self.step] if self.step < len(self.recorded_u) else 1.0
+        self.u = self._recorded_u[self.step]
 
     @property
     def is_over(self) -> bool:
         """All recorded steps are made."""
-        return self.step >= len(self.recorded_u)
+        return self.expected_steps == 0
 
     @property
     def expected_steps(self) -> int:
         """Steps still to come."""
-        return len(self.recorded_u) - self.step
+        return len(self._recorded_u) - 1 - self.step
 
     @property
     def remaining_s(self) -> float:

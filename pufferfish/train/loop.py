@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pufferfish.base.events import CheckpointSaved, EvalDone, Event, Finished, R
 from pufferfish.data.batches import Prefetcher, Windows
 from pufferfish.schema.plan import Plan
 from pufferfish.train import checkpoint, memory
+from pufferfish.train.average import Average, is_worth_it
 from pufferfish.train.clock import DeadlineClock, ReplayClock, StepClock
 from pufferfish.train.divergence import Watch
 from pufferfish.train.environment import environment_here
@@ -70,7 +70,7 @@ class Training:
         self.step, self.num_samples, self.num_resumes = 0, 0, 0
         self.saved_step: int | None = None  # what an interruption cannot take
         self.record, self.warnings = Record(), list[str]()
-        self.is_interrupted = False
+        self.is_interrupted, self.is_averaged = False, False
         self.peak_memory_bytes = 0
         self.loop_s = 0.0
         self._step_s = deque[float](maxlen=1024)
@@ -90,6 +90,7 @@ class Training:
         plan = self.plan.train
         self.trainer = Trainer(self.plan.model, plan)
         self.windows = Windows(self.corpora.train, self.plan.model.seq_len, plan.data_seed)
+        self._average = Average(self.trainer.weights.masters)
         self.environment = environment_here(plan)
         corpora = self.corpora
         self._validation = Validation(
@@ -111,6 +112,9 @@ class Training:
             yield from self._checkpoint()
             return
         self._watch.see_end(self.trainer.weights.masters.values(), self.step)
+        self.is_averaged = is_worth_it(self.clock.u, self.step)
+        if self.is_averaged:
+            yield self._warn(f"time was over at {self.clock.u:.0%} of the schedule: the model is the average of its last weights")
         yield Finished(self.step, self.clock.u, self.num_tokens, self.elapsed_s, self.elapsed_s - (self.share_s - self.finish_s))
 
     @property
@@ -123,9 +127,14 @@ class Training:
         """Tokens trained on so far."""
         return self.num_samples * self.plan.model.seq_len
 
+    def final_weights(self) -> dict[str, torch.Tensor]:
+        """After `run`, by the names of the stock architecture: float32, on the CPU. The last ones, or an average where the schedule was cut off."""
+        averages = {name: mean.to("cpu", torch.float32) for name, mean in self._average.means.items()} if self.is_averaged else {}
+        return self.trainer.exported_weights() | averages
+
     def _make_clock(self) -> DeadlineClock | StepClock | ReplayClock:
         if self.recorded is not None:
-            return ReplayClock(self.recorded.u, step=self.step)
+            return ReplayClock(self.recorded.u, end_u=self.recorded.end_u, step=self.step)
         if self.plan.train.clock == "steps":
             return StepClock(self.plan.train.num_steps, step=self.step)
         return DeadlineClock(self.start_s + self.share_s - self.finish_s, step_s=self.plan.forecast.step_s, u=self._resumed_u)
@@ -172,6 +181,7 @@ class Training:
             self.clock.start_step()
 
     def _note_step(self, u: float) -> None:
+        self._average.see(u)
         self.record.u.append(u)
         self.record.micro_batch.append(self.trainer.micro_batch)
         self.step += 1
@@ -217,7 +227,7 @@ class Training:
         if not memory.is_out_of_memory(error):
             raise error
         self.trainer.model.train()  # the evaluation was left half-way
-        self._free(error)
+        memory.free(error, self.trainer.device)
         self._validation.shrink()
         return self._warn(f"an evaluation was left out for want of memory; the next one reads {self._validation.batch_size} windows at a time")
 
@@ -238,7 +248,7 @@ class Training:
             "record": self.record.as_progress(),
         }
         try:
-            num_bytes = checkpoint.save(self.work, self.trainer.state() | self.record.tensors(), progress)
+            num_bytes = checkpoint.save(self.work, self.trainer.state() | self._average.state() | self.record.tensors(), progress)
         except OSError as error:
             yield self._warn(f"the checkpoint could not be saved ({error.strerror or error}); training goes on, the last good one is kept")
         else:
@@ -266,6 +276,7 @@ class Training:
 
     def _go_on(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
         self.trainer.load_state(tensors)
+        self._average.load_state(tensors)
         self.step, self.num_samples, self._evals_done = progress["step"], progress["num_samples"], progress["evals_done"]
         self.loop_s, self.num_resumes = progress["loop_s"], progress["num_resumes"] + 1
         self.peak_memory_bytes = progress["peak_memory_bytes"]
@@ -297,14 +308,8 @@ class Training:
                 fix="set hardware_probe.memory in params.yaml to what is really free, so that the plan fits",
             ) from error
         self.trainer.drop_gradients()
-        self._free(error)
+        memory.free(error, self.trainer.device)
         self.trainer.micro_batch = smaller
         reason = f"out of memory with {micro_batch} sequences at a time; going on with {smaller}, {self.plan.train.tokens_per_step} tokens a step as before"
         self.warnings.append(reason)
         return Shrunk(self.step, smaller, reason)
-
-    def _free(self, error: RuntimeError) -> None:
-        """Give back what a step or an evaluation had computed when memory ran out."""
-        traceback.clear_frames(error.__traceback__)
-        if self.trainer.device.type == "cuda":
-            torch.cuda.empty_cache()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import psutil
 import torch
 
@@ -14,3 +16,10 @@ def used_bytes(device: torch.device) -> int:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a failed step failed for want of memory; the CPU allocator says so only in its message."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def free(error: RuntimeError, device: torch.device) -> None:
+    """Give back what had been computed when memory ran out."""
+    traceback.clear_frames(error.__traceback__)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

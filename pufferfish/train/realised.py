@@ -24,15 +24,16 @@ class Realised:
     """The schedule as it was followed, and where."""
 
     u: list[float]  # progress before each step
+    end_u: float  # and after the last: below 1 where time was over in the middle of the schedule
     micro_batch: list[int]  # sequences at a time in each step: fewer after memory ran out
     environment: dict[str, str]  # see `environment.py`
 
     def save(self, path: Path, plan: Plan) -> None:
         """JSON lines; progress and learning-rate share are hexadecimal floats."""
         train = plan.train
-        header = {"schema_version": SCHEMA_VERSION, "num_steps": len(self.u), "seed": train.seed, "data_seed": train.data_seed, "environment": self.environment}
+        header = {"schema_version": SCHEMA_VERSION, "num_steps": len(self.u), "end_u": self.end_u.hex(), "seed": train.seed, "data_seed": train.data_seed}
         per_step = train.tokens_per_step // plan.model.seq_len
-        lines = [json.dumps(header)]
+        lines = [json.dumps(header | {"environment": self.environment})]
         for step, (u, size) in enumerate(zip(self.u, self.micro_batch, strict=True)):
             share = lr_share(u, train)
             lines.append(f'{{"step": {step}, "u": "{u.hex()}", "lr_share": "{share.hex()}", "first_sample": {step * per_step}, "micro_batch": {size}}}')
@@ -54,4 +55,5 @@ def load_realised(path: Path) -> Realised:
         raise UserError(f"{path} was written by another version", saw=f"schema_version {version}; this code reads {SCHEMA_VERSION}", fix=again)
     if len(rows) != num_steps:
         raise UserError(f"{path} is not whole", saw=f"{len(rows)} steps of {num_steps}", fix=again)
-    return Realised([float.fromhex(row["u"]) for row in rows], [row["micro_batch"] for row in rows], header["environment"])
+    u, end_u = [float.fromhex(row["u"]) for row in rows], float.fromhex(header["end_u"])
+    return Realised(u, end_u, [row["micro_batch"] for row in rows], header["environment"])
