@@ -188,7 +188,7 @@ def test_a_replay_that_runs_out_of_memory_itself_goes_on_smaller(tmp_path, monke
 
 # --- cut off
 
-STEPS_IN_TIME, END_U = 120, 0.6
+STEPS_IN_TIME, END_U = 60, 0.6
 CUT = Realised([END_U * step / STEPS_IN_TIME for step in range(STEPS_IN_TIME)], END_U, [3] * STEPS_IN_TIME, {})
 AT_THE_PEAK = {"cooldown_share": 0.3, "num_evals": 0}
 
@@ -223,7 +223,7 @@ def test_a_whole_schedule_gives_its_last_weights(tmp_path):
 def test_an_average_is_the_same_after_interruptions_and_in_a_replay(tmp_path):
     whole = training(tmp_path / "whole", recorded=CUT, **AT_THE_PEAK)
     list(whole.run())
-    resumed, _ = run_with_stops(tmp_path / "parts", (3, 77, 118), recorded=CUT, **AT_THE_PEAK)
+    resumed, _ = run_with_stops(tmp_path / "parts", (3, 57), recorded=CUT, **AT_THE_PEAK)
     replayed = training(tmp_path / "replay", recorded=realised(whole, tmp_path / "schedule.jsonl"), **AT_THE_PEAK)
     list(replayed.run())
     for other in (resumed, replayed):

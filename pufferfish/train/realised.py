@@ -46,14 +46,16 @@ def load_realised(path: Path) -> Realised:
     try:
         lines = path.read_text("utf-8").splitlines()
         header, rows = json.loads(lines[0]), [json.loads(line) for line in lines[1:]]
-        version, num_steps = header["schema_version"], header["num_steps"]
+        if header["schema_version"] != SCHEMA_VERSION:
+            saw = f"schema_version {header['schema_version']}; this code reads {SCHEMA_VERSION}"
+            raise UserError(f"{path} was written by another version", saw=saw, fix=again)
+        u, micro_batch = [float.fromhex(row["u"]) for row in rows], [row["micro_batch"] for row in rows]
+        realised = Realised(u, float.fromhex(header["end_u"]), micro_batch, header["environment"])
+        num_steps = header["num_steps"]
     except FileNotFoundError:
         raise UserError("the training left no schedule to repeat", saw=f"no file {path.absolute()}", fix=again) from None
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} is no schedule of a training", saw=f"{type(error).__name__}: {error}", fix=again) from None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path} was written by another version", saw=f"schema_version {version}; this code reads {SCHEMA_VERSION}", fix=again)
     if len(rows) != num_steps:
         raise UserError(f"{path} is not whole", saw=f"{len(rows)} steps of {num_steps}", fix=again)
-    u, end_u = [float.fromhex(row["u"]) for row in rows], float.fromhex(header["end_u"])
-    return Realised(u, end_u, [row["micro_batch"] for row in rows], header["environment"])
+    return realised
