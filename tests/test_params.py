@@ -68,6 +68,8 @@ MISTAKES = [
     ("train", "learning_rate: .inf", "`train.learning_rate`: not a finite number", "train.learning_rate: .inf", "write a finite number, or auto"),
     ("train", "optimizer: adamm", "`train.optimizer`: there is no such optimizer", "train.optimizer: adamm", "did you mean `adamw`?"),
     ("train", "dtype: fp16", "`train.dtype`: not one of the choices", "train.dtype: fp16", "use one of: float32, bfloat16, float16, or auto"),
+    ("plan", "strategy: tabel", "`plan.strategy`: there is no such strategy", "plan.strategy: tabel", "did you mean `table`?"),
+    ("plan", "strategy: 7", "`plan.strategy`: not text", "plan.strategy: 7", "write text, in quotes if it looks like a number"),
     ("hardware_probe", "device: gpu", "`hardware_probe.device`: not one of the choices", "hardware_probe.device: gpu", "use one of: auto, cpu, cuda"),
     (
         "hardware_probe",

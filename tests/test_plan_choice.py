@@ -13,6 +13,9 @@ from toys import model_plan, train_plan
 
 from pufferfish.base.errors import UserError
 from pufferfish.plan import budget, choose, memory, scaling, space, speed
+from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, Situation, tokens_per_step_for
+from pufferfish.plan.case import Case, Measuring
+from pufferfish.plan.make import decide
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.recipe import embedding_params
 from pufferfish.plan.scaling import Text
@@ -62,12 +65,12 @@ def test_the_phases_use_up_the_budget(machine):
 def test_steps_and_tokens_are_those_that_fit_into_the_time(machine):
     planner, plan = usual(machine)
     in_loop_s = plan.budget.phases.train_s - budget.training_setup_s(planner.hardware)
-    compile_s = choose.COMPILE_S[plan.train.device] if plan.train.is_compiled else 0.0
+    compile_s = COMPILE_S[plan.train.device] if plan.train.is_compiled else 0.0
     assert plan.train.num_steps == pytest.approx((in_loop_s - compile_s) / plan.forecast.step_s, abs=1)
     assert plan.forecast.tokens == plan.train.num_steps * plan.train.tokens_per_step
     assert plan.train.tokens_per_step % (plan.train.micro_batch * plan.model.seq_len) == 0
     assert plan.forecast.val_bpb_low < plan.forecast.val_bpb < plan.forecast.val_bpb_high
-    assert plan.train.num_steps >= choose.FEWEST_STEPS
+    assert plan.train.num_steps >= FEWEST_STEPS
 
 
 @each_machine
@@ -140,7 +143,7 @@ def test_more_text_is_never_worse():
 
 def situation(planner, **train):
     params = Params.model_validate({"train": train})
-    return choose.Situation(planner.machine, params.data, params.train, price_of, planner.text, lambda vocabulary: 100.0)
+    return Situation(planner.machine, params.data, params.train, price_of, planner.text, lambda vocabulary: 100.0)
 
 
 @cache
@@ -156,8 +159,8 @@ def test_candidates_are_ranked_by_their_forecast_and_fit():
     assert forecasts == sorted(forecasts)
     assert len({(c.model, c.train.tokens_per_step) for c in candidates}) == len(candidates) > 50
     for candidate in candidates:
-        assert candidate.memory_bytes <= memory.USABLE_SHARE * planner.hardware.usable_memory_bytes
-        assert candidate.num_steps >= choose.FEWEST_STEPS
+        assert candidate.memory.total <= memory.USABLE_SHARE * planner.hardware.usable_memory_bytes
+        assert candidate.num_steps >= FEWEST_STEPS
 
 
 def test_the_smaller_of_near_equals_is_taken():
@@ -290,6 +293,33 @@ def test_pinned_steps_that_are_no_whole_sequences_name_the_nearest_that_work():
     assert Planner("server").plan(**SMALL, train={"tokens_per_step": 1024}).train.tokens_per_step == 1024
 
 
+@pytest.mark.parametrize("tokens_per_step", [2**19, 2**24, 10**12])
+def test_a_pinned_step_that_is_too_large_names_the_largest_that_works(tokens_per_step):
+    error = refusal(Planner("server"), **SMALL, train={"tokens_per_step": tokens_per_step - tokens_per_step % 256, "compile": False})
+    assert error.what == "the tokens of a step are too many"
+    assert "such steps" in error.saw
+    assert "a training needs 100" in error.saw
+    largest = int(error.fix.split("at most ")[1].split(",")[0])
+    assert Planner("server", slowness=1.0).plan(**SMALL, train={"tokens_per_step": largest, "compile": False}).train.tokens_per_step == largest
+    refusal(Planner("server"), **SMALL, train={"tokens_per_step": 2 * largest, "compile": False})
+
+
+@pytest.mark.parametrize("size", [3, 7, 24])
+def test_a_pinned_micro_batch_that_is_no_power_of_two_is_kept(size):
+    plan = Planner("server").plan(**SMALL, train={"micro_batch": size})
+    assert plan.train.micro_batch == size
+    assert plan.train.tokens_per_step % (size * 256) == 0
+
+
+@pytest.mark.parametrize(("size", "bound"), [(2000, "such steps"), (10**7, "memory")])
+def test_a_pinned_micro_batch_that_is_too_large_names_one_that_works(size, bound):
+    error = refusal(Planner("server"), **SMALL, train={"micro_batch": size})
+    assert error.what == "the micro-batch is too large"
+    assert bound in error.saw
+    works = int(error.fix.split("at most ")[1].split(",")[0])
+    assert Planner("server", slowness=1.0).plan(**SMALL, train={"micro_batch": works}).train.micro_batch == works
+
+
 def test_a_pinned_micro_batch_that_does_not_divide_the_step_names_one_that_does():
     error = refusal(Planner("server"), **SMALL, train={"tokens_per_step": 4096, "micro_batch": 3})
     assert "train.micro_batch: 3; a step has 16 sequences" in error.saw
@@ -338,17 +368,69 @@ def test_counted_steps_ignore_the_clock():
 
 
 def test_counted_steps_need_no_budget():
-    assert Planner("server").plan("20s", **SMALL, train={"num_steps": 50}).train.num_steps == 50
+    plan = Planner("server").plan("20s", **SMALL, train={"num_steps": 50})
+    assert plan.train.num_steps == 50
+    assert all(phase > 0 for phase in plan.budget.phases.model_dump().values())
+    assert "the budget of 20.0 s is not kept" in plan.why.reasons[-1]
+
+
+@pytest.mark.parametrize("num_steps", [200, 3000, 40_000])
+def test_the_batch_suits_the_tokens_that_counted_steps_read(num_steps):
+    plan = Planner("server").plan("10m", **SMALL, train={"num_steps": num_steps})
+    best = scaling.best_tokens_per_step(num_steps * plan.train.tokens_per_step)
+    assert 2**-0.5 <= plan.train.tokens_per_step / best <= 2**0.5 or plan.train.tokens_per_step == plan.model.seq_len > best
+    assert tokens_per_step_for(num_steps) == pytest.approx(scaling.best_tokens_per_step(num_steps * tokens_per_step_for(num_steps)))
+
+
+def test_what_is_prepared_is_what_counted_steps_read():
+    for num_steps in (1000, 4000):
+        plan = Planner("server", num_bytes=10**9).plan("10m", **SMALL, train={"num_steps": num_steps})
+        read = plan.forecast.tokens * BYTES_PER_TOKEN[2048]
+        assert read < plan.data.train_bytes <= max(10**6, 2.4 * read)
+    pinned = Planner("server", num_bytes=10**9).plan("10m", **SMALL, train={"num_steps": 4000, "tokens_per_step": 8192})
+    assert pinned.data.train_bytes >= 4000 * 8192 * BYTES_PER_TOKEN[2048]
+
+
+def test_counted_steps_stay_within_the_budget_where_they_can_and_say_so_where_not():
+    planner = Planner("server")
+    few, many = (planner.plan("10m", **SMALL, train={"num_steps": num_steps, "compile": False}) for num_steps in (1000, 40_000))
+    for plan, is_kept in ((few, True), (many, False)):
+        phases = plan.budget.phases.model_dump()
+        assert all(phase > 0 for phase in phases.values())
+        assert (sum(phases.values()) <= plan.budget.total_s) == is_kept
+        assert phases["train_s"] == pytest.approx(budget.training_setup_s(planner.hardware) + plan.train.num_steps * plan.forecast.step_s)
+        assert ("is not kept" in plan.why.reasons[-1]) != is_kept
+    assert few.forecast.num_params > many.forecast.num_params, "where the time is too short anyway, a quick model is taken"
+
+
+def test_counted_steps_can_be_compiled_in_any_budget():
+    assert Planner("H200").plan("30s", **SMALL, train={"num_steps": 50, "compile": True}).train.is_compiled
 
 
 # --- what is prepared does not depend on how it is learned
 
 
-@pytest.mark.parametrize("wish", [wish for wish in TRAIN_PINS if wish != "dtype"])
+@pytest.mark.parametrize("wish", [wish for wish in TRAIN_PINS if wish not in ("dtype", "num_steps")])
 def test_another_way_of_training_prepares_nothing_anew(wish):
     usual_plan, other = (Planner("server").plan("10m", **SMALL, train=train) for train in ({}, {wish: TRAIN_PINS[wish][1]}))
     assert other.data == usual_plan.data
     assert other.train != usual_plan.train or wish in ("compile", "tokens_per_step"), "those two may be what was planned anyway"
+
+
+def test_another_optimizer_for_counted_steps_prepares_nothing_anew():
+    one, other = (Planner("server").plan("10m", **SMALL, train={"num_steps": 700, "optimizer": optimizer}) for optimizer in ("muon", "adamw"))
+    assert one.data == other.data
+
+
+def test_planning_that_took_longer_prepares_nothing_anew():
+    plans = []
+    for spent_s in (1.0, 8.0):
+        planner = Planner("server")
+        params = Params.model_validate({"budget": {"time": "3m"}, **SMALL})
+        case = Case(params, planner.hardware, planner.corpus, vocabularies(planner.hardware, 2048), planner.text, price_of)
+        plans.append(decide(case, Measuring(planner.measure, lambda spent_s=spent_s: spent_s)).plan)
+    assert plans[0].data == plans[1].data
+    assert plans[0].budget.phases.train_s > plans[1].budget.phases.train_s
 
 
 @pytest.mark.parametrize("time", ["60s", "3m", "1h"])
@@ -376,7 +458,7 @@ def test_the_budget_that_is_named_really_works():
             Planner(machine).plan(f"{seconds}s", **SMALL)
         except UserError as error:
             named = error.fix.split("at least ")[1].split(" ")[0]
-            assert Planner(machine).plan(named, **SMALL).train.num_steps >= choose.FEWEST_STEPS, (machine, seconds)
+            assert Planner(machine).plan(named, **SMALL).train.num_steps >= FEWEST_STEPS, (machine, seconds)
 
 
 @pytest.mark.parametrize(("machine", "slowness", "time"), [("laptop", 20.0, "60s"), ("server", 300.0, "3m")])
@@ -428,10 +510,27 @@ def test_the_terms_of_memory_follow_the_plan():
 
     usual_terms = terms()
     assert terms(micro_batch=6).activations == pytest.approx(2 * usual_terms.activations, abs=1)
+    assert terms(micro_batch=6).logits == 2 * usual_terms.logits
     assert terms(optimizer="adamw").optimizer == 8 * price.num_params > usual_terms.optimizer > 4 * price.num_params
-    assert terms(dtype="bfloat16").weights == 12 * price.num_params
+    assert (usual_terms.weights, usual_terms.masters, usual_terms.gradients) == (0, 4 * price.num_params, 4 * price.num_params)
+    halved = terms(dtype="bfloat16")
+    assert (halved.weights, halved.masters, halved.gradients) == (2 * price.num_params, 4 * price.num_params, 6 * price.num_params)
     assert terms(is_checkpointed=True).activations < usual_terms.activations / 2
+    assert terms(is_checkpointed=True).logits == usual_terms.logits, "the head is not recomputed"
+    assert usual_terms.total == sum(vars(usual_terms).values())
     assert embedding_params(model_plan(is_tied=True)) * 2 == embedding_params(model_plan()) == 2 * 97 * 40
+
+
+def test_the_largest_micro_batch_is_the_last_that_fits():
+    price, train = price_of(model_plan(), "explicit"), train_plan()
+
+    def held(size):
+        return memory.memory_of(price, train_plan(micro_batch=size), seq_len=20, embedding_params=embedding_params(model_plan())).total
+
+    for limit_bytes in (held(1) - 1, held(1), held(7), held(7) + 5, held(8) - 5):
+        size = memory.largest_micro_batch(price, train, seq_len=20, embedding_params=embedding_params(model_plan()), limit_bytes=limit_bytes)
+        assert held(size) <= limit_bytes + 5 if size else limit_bytes < held(1)
+        assert held(size + 1) > limit_bytes - 5
 
 
 REAL_STEP = """
@@ -471,7 +570,7 @@ def test_the_estimated_memory_is_that_of_a_real_step_within_a_sixth(dtype):
     before, peak = map(int, done.stdout.split())
     estimate = memory.memory_of(price_of(model, "explicit"), train, seq_len=128, embedding_params=embedding_params(model))
     assert peak <= estimate.total, "the estimate is never too low"
-    held_before = estimate.weights / 2 + estimate.optimizer  # about half of the weights' term are gradients
+    held_before = estimate.weights + estimate.masters + estimate.optimizer
     assert estimate.total - estimate.process == pytest.approx(peak - before + held_before, rel=1 / 6)
 
 

@@ -1,78 +1,94 @@
-"""Why this plan: reasons in sentences, and the candidates that lost with the reason for each."""
+"""Why this plan: reasons in sentences, the candidates that lost with the reason for each, and the best that lost with another shape."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from pufferfish.base.units import format_count
-from pufferfish.plan import scaling
-from pufferfish.plan.choose import COMPILE_S, NEAR, Candidate, Situation
-from pufferfish.plan.prices import Vocabulary
+from pufferfish.base.units import format_count, format_duration
+from pufferfish.plan.candidate import Candidate
+from pufferfish.plan.case import Case, Selection
+from pufferfish.plan.choose import NEAR
 from pufferfish.plan.scaling import Text
 from pufferfish.schema import plan as schema
 
 NUM_SHOWN = 16
+CLOSE = 1.02  # a ratio that is not worth a word
 
 
-def explain(best: Candidate, candidates: list[Candidate], measured: list[Candidate], *, situation: Situation, vocabularies: Sequence[Vocabulary]) -> schema.Why:
+def explain(case: Case, selection: Selection, budget: schema.BudgetPlan) -> schema.Why:
     """Reasons and the candidates, measured ones first, then the best forecasts."""
-    ranked = sorted(candidates, key=lambda candidate: candidate.forecast(situation.text))
-    shown = [best, *(c for c in measured if c.model != best.model or c.train != best.train)]
-    shown += [c for c in ranked if not c.measured][: NUM_SHOWN - len(shown)]
-    return schema.Why(
-        reasons=_reasons(best, candidates, measured, situation, vocabularies), candidates=[_row(c, best, situation.text) for c in shown[:NUM_SHOWN]]
-    )
+    best = selection.best
+    ranked = sorted(selection.candidates, key=lambda candidate: candidate.forecast(selection.text))
+    shown = [best, *(c for c in selection.measured if c.model != best.model or c.train != best.train)]
+    shown += [c for c in ranked if not c.measured and c is not best][: max(0, NUM_SHOWN - len(shown))]
+    reasons = [*selection.reasons, *_common_reasons(case, selection), *_time_reasons(case, selection, budget)]
+    return schema.Why(reasons=reasons, candidates=[row(c, selection.text, verdict(c, best, selection.text)) for c in shown[:NUM_SHOWN]])
 
 
-def _reasons(best: Candidate, candidates: list[Candidate], measured: list[Candidate], situation: Situation, vocabularies: Sequence[Vocabulary]) -> list[str]:
-    forecast = best.forecast(situation.text)
-    lowest = min(candidate.forecast(situation.text) for candidate in candidates)
-    epochs = best.tokens * best.vocabulary.bytes_per_token / situation.text.unique_bytes
-    best_batch = scaling.best_tokens_per_step(max(1, best.tokens))
-    sizes = ", ".join(f"{v.vocab_size}: {v.bytes_per_token:.2f}" for v in vocabularies)
-    rows = [
-        f"{len(candidates)} configurations priced, {len(measured)} measured; the best forecast is {lowest:.4f}"
-        f" bits per byte, and of those within {NEAR:.1%} of it the smallest was taken ({forecast:.4f})",
-        f"vocabulary {best.model.vocab_size}: bytes per token on a sample of this text are {sizes}",
-        f"{best.train.tokens_per_step} tokens a step: the law for {format_count(best.tokens)} tokens says {best_batch:.0f}",
-        f"{best.train.dtype}: the fastest that runs here, by measured matrix products",
-        _compile_reason(best, candidates, situation),
-    ]
+def _common_reasons(case: Case, selection: Selection) -> list[str]:
+    best = selection.best
+    epochs = best.tokens * best.vocabulary.bytes_per_token / selection.text.unique_bytes
+    sizes = ", ".join(f"{v.vocab_size}: {v.bytes_per_token:.2f}" for v in case.vocabularies)
+    fastest = "as pinned" if case.params.train.dtype != "auto" else "the fastest that runs here, by measured matrix products"
+    rows = [f"vocabulary {best.model.vocab_size}: bytes per token on a sample of this text are {sizes}", f"{best.train.dtype}: {fastest}"]
+    if not best.measured:
+        rows.append("the pace is predicted from the machine's measured speeds: no step of this configuration was measured")
     if epochs > 1:
-        rows.append(
-            f"the text is read {epochs:.1f} times; more text would help"
-            if epochs > 4
-            else f"the text is read {epochs:.1f} times, which is nearly as good as new text"
-        )
-    if best.train.micro_batch * best.model.seq_len < best.train.tokens_per_step:
-        rows.append(
-            f"{best.train.tokens_per_step // (best.train.micro_batch * best.model.seq_len)} micro-batches a step, because memory does not hold them at once"
-        )
+        rows.append(f"the text is read {epochs:.1f} times" + ("; more text would help" if epochs > 4 else ", which is nearly as good as new text"))
+    num_micro = best.train.tokens_per_step // (best.train.micro_batch * best.model.seq_len)
+    if num_micro > 1:
+        cause = "as pinned" if case.params.train.micro_batch != "auto" else "because memory does not hold them at once"
+        rows.append(f"{num_micro} micro-batches a step, {cause}")
     return rows
 
 
-def _compile_reason(best: Candidate, candidates: list[Candidate], situation: Situation) -> str:
-    if situation.train.compile != "auto":
-        return f"compile: {str(best.train.is_compiled).lower()}, as pinned"
-    others = [c for c in candidates if c.train.is_compiled != best.train.is_compiled]
-    cost = f"about {COMPILE_S[situation.hardware.fingerprint.device]:.0f} s of the training time"
-    if not others:
-        return "not compiled: no compiler, or the compilation would take all the time"
-    other = min(c.forecast(situation.text) for c in others)
-    word = "compiled" if best.train.is_compiled else "not compiled"
-    return f"{word}: compilation takes {cost}, and the best forecast the other way is {other:.4f}"
+def _time_reasons(case: Case, selection: Selection, budget: schema.BudgetPlan) -> list[str]:
+    """For counted steps: whether the budget will be kept."""
+    if case.is_timed:
+        return []
+    best, expected_s = selection.best, sum(budget.phases.model_dump().values())
+    kept = "within the budget, which is not used up" if expected_s <= case.total_s else f"the budget of {format_duration(case.total_s)} is not kept"
+    needed = f"{format_duration(best.needed_s)}, and the whole pipeline {format_duration(expected_s)}"
+    return [f"{best.num_steps} steps, as pinned, take about {needed}: {kept}"]
 
 
-def _row(candidate: Candidate, best: Candidate, text: Text) -> schema.Candidate:
+def verdict(candidate: Candidate, best: Candidate, text: Text) -> str:
+    """In a few words, what became of a candidate."""
     forecast, winner = candidate.forecast(text), best.forecast(text)
     if candidate is best:
-        verdict = "chosen"
-    elif forecast < winner:
-        verdict = "near-equal and larger" if candidate.measured else "not measured in time"
-    elif forecast <= winner * (1 + NEAR):
-        verdict = "near-equal"
-    else:
-        verdict = f"{forecast / winner - 1:.1%} worse"
+        return "chosen"
+    if forecast < winner:
+        return "near-equal and larger" if candidate.measured else "not measured in time"
+    return "near-equal" if forecast <= winner * (1 + NEAR) else f"{forecast / winner - 1:.1%} worse"
+
+
+def runner_up(selection: Selection) -> schema.Candidate | None:
+    """The best candidate of another shape, of those that the choice was between, with why it lost. None where there was no other shape."""
+    best, text = selection.best, selection.text
+    others = [candidate for candidate in selection.candidates if candidate.shape != best.shape]
+    others = [candidate for candidate in others if candidate.measured] or others
+    if not others:
+        return None
+    second = min(others, key=lambda candidate: candidate.forecast(text))
+    return row(second, text, why_it_lost(second, best, text))
+
+
+def why_it_lost(candidate: Candidate, best: Candidate, text: Text) -> str:
+    """In a sentence, why a candidate was not taken although it came close."""
+    ratio = candidate.forecast(text) / best.forecast(text)
+    larger, more_tokens = candidate.price.num_params / best.price.num_params, candidate.tokens / best.tokens
+    size = f"{larger:.2g} times as many parameters" if larger >= 1 else f"{larger:.2g} of the parameters"
+    reads = f"{format_count(candidate.tokens)} tokens in the time instead of {format_count(best.tokens)}"
+    if ratio <= 1 + NEAR:
+        return f"its forecast is equal within {NEAR:.1%}, and it has {size}"
+    worse = f"{ratio - 1:.1%} worse"
+    if larger >= CLOSE > more_tokens:
+        return f"{worse}: it has {size}, but reads {reads}"
+    if larger < CLOSE <= more_tokens:
+        return f"{worse}: it reads {reads}, but has {size}"
+    return f"{worse}: it has {size} and reads {reads}"
+
+
+def row(candidate: Candidate, text: Text, verdict: str) -> schema.Candidate:
+    """A candidate in the plan's own words."""
     return schema.Candidate(
         vocab_size=candidate.model.vocab_size,
         num_layers=candidate.model.num_layers,
@@ -84,6 +100,6 @@ def _row(candidate: Candidate, best: Candidate, text: Text) -> schema.Candidate:
         predicted_step_s=candidate.predicted_step_s,
         measured_step_s=candidate.measured.step_s if candidate.measured else 0.0,
         tokens=candidate.tokens,
-        val_bpb=forecast,
+        val_bpb=candidate.forecast(text),
         verdict=verdict,
     )

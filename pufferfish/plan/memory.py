@@ -8,34 +8,51 @@ from pufferfish.plan.prices import Price
 from pufferfish.schema.plan import TrainPlan
 
 PROCESS_BYTES = {"cpu": 420_000_000, "cuda": 600_000_000}  # interpreter, libraries, context; guesses
-SLACK = 1.08  # fragmentation and short-lived tensors
+WORKSPACE = 0.08  # of all the rest: fragmentation and short-lived tensors
 USABLE_SHARE = 0.85  # of the memory that is there
 
-WEIGHT_BYTES = {"float32": 8, "bfloat16": 12, "float16": 12}  # master, its gradient, and the copy that computes with its own
 STATE_BYTES = {"adamw": 8, "muon": 4}  # two moments; one momentum (embedding and head, which have two, are counted apart)
+RECOMPUTED = 0.3  # of the activations that remain where they are recomputed: one block at a time and the borders between blocks
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Terms of the peak, bytes."""
+    """Terms of the peak, bytes. What a term is called here is what people read."""
 
     process: int
-    weights: int
+    weights: int  # the copy that computes, where that is not the masters themselves
+    masters: int
+    gradients: int
     optimizer: int
     activations: int
+    logits: int  # of the head, with their gradients
+    workspace: int
 
     @property
     def total(self) -> int:
         """The peak."""
-        return self.process + round(SLACK * (self.weights + self.optimizer + self.activations))
+        return sum(vars(self).values())
 
 
 def memory_of(price: Price, train: TrainPlan, *, seq_len: int, embedding_params: int) -> Memory:
     """Peak of one training step. `embedding_params` are those of embedding and head, which AdamW keeps under every optimizer."""
     element_bytes = 4 if train.dtype == "float32" else 2
+    copy_bytes = 0 if train.dtype == "float32" else element_bytes
+    kept = price.activation_elements_per_token * element_bytes * (RECOMPUTED if train.is_checkpointed else 1.0)
     tokens = train.micro_batch * seq_len
-    kept = price.activation_elements_per_token * element_bytes + price.float32_elements_per_token * 4
-    if train.is_checkpointed:
-        kept *= 0.3  # one block at a time and the borders between blocks
-    states = STATE_BYTES[train.optimizer] * price.num_params + (8 - STATE_BYTES[train.optimizer]) * embedding_params
-    return Memory(PROCESS_BYTES[train.device], WEIGHT_BYTES[train.dtype] * price.num_params, states, round(tokens * kept))
+    terms = {
+        "weights": copy_bytes * price.num_params,
+        "masters": 4 * price.num_params,
+        "gradients": (4 + copy_bytes) * price.num_params,
+        "optimizer": STATE_BYTES[train.optimizer] * price.num_params + (8 - STATE_BYTES[train.optimizer]) * embedding_params,
+        "activations": round(tokens * kept),
+        "logits": round(tokens * 4 * price.float32_elements_per_token),
+    }
+    return Memory(process=PROCESS_BYTES[train.device], workspace=round(WORKSPACE * sum(terms.values())), **terms)
+
+
+def largest_micro_batch(price: Price, train: TrainPlan, *, seq_len: int, embedding_params: int, limit_bytes: float) -> int:
+    """How many sequences fit; 0 where not even one does."""
+    alone = memory_of(price, train.model_copy(update={"micro_batch": 1}), seq_len=seq_len, embedding_params=embedding_params)
+    by_sequence = (1 + WORKSPACE) * (alone.activations + alone.logits)
+    return max(0, int((limit_bytes - alone.total) / by_sequence) + 1) if alone.total <= limit_bytes else 0

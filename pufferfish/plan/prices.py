@@ -34,6 +34,7 @@ class StepTime:
     peak_memory_bytes: int
     first_step_s: float  # building, compiling and the first step
     fits: bool = True  # False: memory ran out
+    is_kept: bool = False  # measured for an earlier plan
 
 
 class Vocabulary(Protocol):

@@ -17,6 +17,7 @@ from pufferfish.schema.complaints import validate
 from pufferfish.schema.document import Document
 
 LONGEST_BUDGET_S = 365 * 86400.0
+STRATEGIES = ("measured", "table")  # of planning
 
 T = TypeVar("T")
 Auto = Literal["auto"]
@@ -42,6 +43,12 @@ def _is_a_size(value: Any) -> Any:
 def _is_a_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}", name):
         raise ValueError("not a name for a model: use letters, digits, dots, dashes and underscores, 96 at most, a letter or digit first")
+    return name
+
+
+def _is_a_strategy(name: str) -> str:
+    if name not in STRATEGIES:
+        raise ValueError(f"there is no such strategy: {did_you_mean(name, STRATEGIES)}")
     return name
 
 
@@ -100,7 +107,9 @@ class HardwareProbeParams(Strict):
 class PlanParams(Strict):
     """How the plan is made."""
 
-    strategy: Literal["measured"] = Field("measured", description="measured: price a grid, measure the best few, choose")
+    strategy: Annotated[str, AfterValidator(_is_a_strategy)] = Field(
+        "measured", description="measured: price a grid, measure the best few, choose; table: the classic time table, to compare with"
+    )
 
 
 class DataParams(Strict):

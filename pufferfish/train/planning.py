@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from pufferfish.data.survey import bz2_bits_per_byte, survey, train_bytes_after_split
 from pufferfish.model.transformer import decoder_price
+from pufferfish.plan import table
+from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE
 from pufferfish.plan.choose import MEASURED_STEPS_S
-from pufferfish.plan.make import MAX_VALIDATION_BYTES, VALIDATION_SHARE, make_plan
+from pufferfish.plan.make import make_plan
 from pufferfish.plan.scaling import Text, difficulty
 from pufferfish.plan.space import VOCABULARIES
 from pufferfish.schema.hardware import Corpus, Hardware
@@ -40,5 +42,7 @@ def _vocab_sizes(params: Params, hardware: Hardware, corpus: Corpus) -> list[int
     """The pinned one, or those worth looking at for this machine and so much text."""
     if params.data.vocab_size != "auto":
         return [params.data.vocab_size]
+    if params.plan.strategy == "table":
+        return [size for size in VOCABULARIES if size <= table.VOCABULARY]
     smallest = 0 if corpus.num_bytes < SMALL_CORPUS_BYTES else 512
     return [size for size in VOCABULARIES if smallest <= size <= LARGEST_VOCABULARY[hardware.fingerprint.device]]

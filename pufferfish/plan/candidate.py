@@ -1,0 +1,233 @@
+"""One configuration with its price, pace and forecast, and all of them that fit into memory and time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pufferfish.base.errors import UserError
+from pufferfish.plan import memory, recipe, scaling, speed
+from pufferfish.plan.memory import Memory
+from pufferfish.plan.prices import Price, PriceOf, StepTime, Vocabulary
+from pufferfish.plan.scaling import Text
+from pufferfish.plan.speed import Machine
+from pufferfish.schema.hardware import Hardware
+from pufferfish.schema.params import DataParams, TrainParams
+from pufferfish.schema.plan import ModelPlan, TrainPlan
+
+FEWEST_STEPS = 100  # of the optimizer: with fewer, nothing is learned
+BATCH_CHOICES = (0.5, 1.0, 2.0)  # times the best batch
+COMPILE_S = {"cpu": 25.0, "cuda": 60.0}  # a cold compilation, where none was measured
+OVER_TIME = 1.25  # counted steps that take longer than the budget may take so many times the quickest possible, to take them better
+BATCH_ROUNDS = 60  # of the fixed point below; each round takes off more than a third of the error
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration with its price, pace and forecast."""
+
+    model: ModelPlan
+    train: TrainPlan
+    price: Price
+    memory: Memory
+    predicted_step_s: float
+    loop_s: float  # time for steps, compilation taken off
+    vocabulary: Vocabulary
+    measured: StepTime | None = None
+    correction: float = 1.0  # of the predicted pace, learned from measurements of others
+
+    @property
+    def step_s(self) -> float:
+        """The best knowledge of its pace."""
+        return self.measured.step_s if self.measured else self.predicted_step_s * self.correction
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps that fit."""
+        return self.train.num_steps if self.train.clock == "steps" else int(self.loop_s / self.step_s)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that fit."""
+        return self.num_steps * self.train.tokens_per_step
+
+    @property
+    def compile_s(self) -> float:
+        """What its compilation takes."""
+        return COMPILE_S[self.train.device] if self.train.is_compiled else 0.0
+
+    @property
+    def needed_s(self) -> float:
+        """Time for its steps."""
+        return self.num_steps * self.step_s
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers and width."""
+        return self.model.num_layers, self.model.d_model
+
+    def forecast(self, text: Text) -> float:
+        """Validation bits per byte."""
+        model = self.model
+        return scaling.val_bpb(
+            num_layers=model.num_layers,
+            block_params=self.price.matmul_params - model.vocab_size * model.d_model,
+            vocab_size=model.vocab_size,
+            d_model=model.d_model,
+            seq_len=model.seq_len,
+            tokens=max(1, self.tokens),
+            bytes_per_token=self.vocabulary.bytes_per_token,
+            text=text,
+            tokens_per_step=self.train.tokens_per_step,
+        )
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What every candidate shares."""
+
+    machine: Machine
+    data: DataParams
+    train: TrainParams
+    price_of: PriceOf
+    text: Text
+    loop_s: Callable[[Vocabulary], float]  # time for steps with a vocabulary, before compilation
+
+    @property
+    def hardware(self) -> Hardware:
+        """What was measured of it."""
+        return self.machine.hardware
+
+
+def configurations(situation: Situation, models: Iterable[ModelPlan], vocabularies: Sequence[Vocabulary]) -> Iterator[Candidate]:
+    """Everything that fits into memory."""
+    by_size = {vocabulary.vocab_size: vocabulary for vocabulary in vocabularies}
+    for model in models:
+        price = situation.price_of(model, recipe.attention_for(situation.hardware.fingerprint.device, model.seq_len))
+        for is_compiled in compile_choices(situation):
+            yield from _with_batches(situation, model, price, by_size[model.vocab_size], is_compiled=is_compiled)
+
+
+def has_enough_steps(candidate: Candidate) -> bool:
+    """Whether it would learn anything in its time; counted steps are always enough."""
+    return candidate.train.clock == "steps" or candidate.num_steps >= FEWEST_STEPS
+
+
+def in_time(candidates: list[Candidate]) -> list[Candidate]:
+    """Those whose steps fit into the time. Counted steps are taken all the same where none does: then those that are about as quick as possible."""
+    fitting = [candidate for candidate in candidates if candidate.needed_s <= candidate.loop_s]
+    if fitting or not candidates:
+        return fitting
+    quickest_s = min(candidate.compile_s + candidate.needed_s for candidate in candidates)
+    return [candidate for candidate in candidates if candidate.compile_s + candidate.needed_s <= OVER_TIME * quickest_s]
+
+
+def largest_divisor(number: int, *, at_most: int) -> int:
+    """The largest divisor of a number up to a limit."""
+    return next(size for size in range(min(number, at_most), 0, -1) if number % size == 0)
+
+
+def compile_choices(situation: Situation) -> list[bool]:
+    """Whether to compile: what is pinned, or what is possible. Raises UserError where it is pinned and impossible."""
+    wish, measured = situation.train.compile, situation.hardware.measured
+    if wish is True and not measured.has_compiler:
+        raise UserError(
+            "torch.compile does not work here", saw="train.compile: true, and no C++ compiler", fix="install g++ or clang, or set `train.compile: auto`"
+        )
+    if wish != "auto":
+        return [wish]
+    return [False, True] if measured.has_compiler else [False]
+
+
+def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabulary: Vocabulary, *, is_compiled: bool) -> Iterator[Candidate]:
+    seen = set()
+    wish = situation.train
+    if wish.tokens_per_step != "auto":
+        wanted = [float(wish.tokens_per_step)] if wish.tokens_per_step % model.seq_len == 0 else []
+    elif wish.num_steps != "auto":
+        wanted = [tokens_per_step_for(wish.num_steps)]
+    else:
+        best = scaling.best_tokens_per_step(max(1.0, loop_seconds(situation, vocabulary, is_compiled=is_compiled)) * price_per_second(situation, model, price))
+        wanted = [factor * best for factor in BATCH_CHOICES]
+    for tokens in wanted:
+        tokens_per_step = whole_tokens_per_step(situation, model, tokens)
+        if tokens_per_step not in seen:
+            seen.add(tokens_per_step)
+            candidate = configure(situation, model, price, vocabulary, tokens_per_step=tokens_per_step, is_compiled=is_compiled)
+            if candidate:
+                yield candidate
+
+
+def loop_seconds(situation: Situation, vocabulary: Vocabulary, *, is_compiled: bool) -> float:
+    """Time for steps; nothing or less where the compilation takes all of it."""
+    return situation.loop_s(vocabulary) - (COMPILE_S[situation.hardware.fingerprint.device] if is_compiled else 0.0)
+
+
+def tokens_per_step_for(num_steps: int) -> float:
+    """The best batch B for so many steps, which read num_steps B tokens: the fixed point of B = best(num_steps B)."""
+    tokens_per_step = 1.0
+    for _ in range(BATCH_ROUNDS):
+        tokens_per_step = scaling.best_tokens_per_step(num_steps * tokens_per_step)
+    return tokens_per_step
+
+
+def price_per_second(situation: Situation, model: ModelPlan, price: Price) -> float:
+    """Rough tokens per second, to place the batch."""
+    dtype = fastest_dtype(situation)
+    flops_per_s = situation.machine.gemm_flops_per_s(dtype, 2048, model.d_model, model.d_model * 4)
+    return 0.5 * flops_per_s / price.flops_per_token
+
+
+def fastest_dtype(situation: Situation) -> str:
+    """The pinned one, or that of the fastest matrix products. Raises UserError where the pinned one does not run."""
+    speeds = situation.hardware.measured.dtypes
+    wish = situation.train.dtype
+    if wish == "auto":
+        # float16 needs its loss scaled: only where it is far faster, as on GPUs that lack bfloat16
+        worth = {speed.dtype: max(gemm.flops_per_s for gemm in speed.gemms) / (2 if speed.dtype == "float16" else 1) for speed in speeds}
+        return max(worth, key=lambda dtype: worth[dtype])
+    if wish not in {speed.dtype for speed in speeds}:
+        known = ", ".join(speed.dtype for speed in speeds)
+        raise UserError(f"{wish} does not run on this machine", saw=f"train.dtype: {wish}; measured are {known}", fix="set `train.dtype: auto`")
+    return wish
+
+
+def whole_tokens_per_step(situation: Situation, model: ModelPlan, wanted: float) -> int:
+    """The pinned number, or the power of two times the pinned micro-batch or one sequence that is nearest to what is wanted."""
+    wish = situation.train
+    if wish.tokens_per_step != "auto":
+        return wish.tokens_per_step
+    unit = model.seq_len * (1 if wish.micro_batch == "auto" else wish.micro_batch)
+    return unit << max(0, round(math.log2(max(1.0, wanted / unit))))
+
+
+def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: Vocabulary, *, tokens_per_step: int, is_compiled: bool) -> Candidate | None:
+    """The configuration with the largest micro-batch that fits, activations recomputed only if nothing else does. None where there is no time or memory."""
+    sequences, embedding_params = tokens_per_step // model.seq_len, recipe.embedding_params(model)
+    limit_bytes = memory.USABLE_SHARE * situation.hardware.usable_memory_bytes
+    loop_s, pinned = loop_seconds(situation, vocabulary, is_compiled=is_compiled), situation.train.micro_batch
+    if (loop_s <= 0 and situation.train.num_steps == "auto") or (pinned != "auto" and sequences % pinned):
+        return None
+    for is_checkpointed in (False, True):
+        train = recipe.train_plan(
+            situation.train,
+            situation.data,
+            situation.hardware,
+            model,
+            dtype=fastest_dtype(situation),
+            tokens_per_step=tokens_per_step,
+            micro_batch=1,
+            num_steps=1,
+            train_s=loop_s,
+            best_tokens_per_step=tokens_per_step,
+            is_compiled=is_compiled,
+            is_checkpointed=is_checkpointed,
+        )
+        fits = memory.largest_micro_batch(price, train, seq_len=model.seq_len, embedding_params=embedding_params, limit_bytes=limit_bytes)
+        if fits >= (1 if pinned == "auto" else pinned):
+            size = largest_divisor(sequences, at_most=fits) if pinned == "auto" else pinned
+            train = train.model_copy(update={"micro_batch": size})
+            held = memory.memory_of(price, train, seq_len=model.seq_len, embedding_params=embedding_params)
+            return Candidate(model, train, price, held, speed.step_seconds(situation.machine, price, model, train), loop_s, vocabulary)
+    return None

@@ -1,0 +1,138 @@
+"""What a plan is made for, how its budget divides, and what a strategy answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from pufferfish.plan import budget
+from pufferfish.plan.candidate import COMPILE_S, Candidate, Situation
+from pufferfish.plan.prices import Measure, PriceOf, Vocabulary
+from pufferfish.plan.scaling import Text
+from pufferfish.plan.speed import Machine
+from pufferfish.schema.hardware import Corpus, Hardware
+from pufferfish.schema.params import BudgetParams, Params, TrainParams
+from pufferfish.schema.plan import BudgetPlan, ModelPlan, TrainPlan
+
+VALIDATION_SHARE, MAX_VALIDATION_BYTES = 0.05, 1_000_000
+TOKENIZER_BYTES = 3_000_000  # a guess: what a larger sample would gain was not measured
+TOKENIZER_SHARE = 0.01  # of the budget, for training the tokenizer
+ENCODE_UNIT = 1_000_000  # bytes
+ENCODED_BYTES_PER_S = 200_000  # of the budget: no training reads more
+PREPARE_START_S = 0.5
+COUNTED_STEPS_S = 60.0  # what a training by steps may take at least, so that a small budget does not refuse it
+ROUGH_TOKENS_PER_S = 20_000  # until a candidate is chosen
+
+
+@dataclass(frozen=True)
+class Case:
+    """Wishes, machine and text."""
+
+    params: Params
+    hardware: Hardware
+    corpus: Corpus
+    vocabularies: Sequence[Vocabulary]
+    text: Text  # all that there is to learn from
+    price_of: PriceOf
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The hardware with its speeds looked up."""
+        return Machine(self.hardware)
+
+    @property
+    def total_s(self) -> float:
+        """The budget."""
+        return self.params.budget.time_s
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether training follows the clock, and not a number of steps."""
+        return self.params.train.num_steps == "auto"
+
+    @property
+    def setup_s(self) -> float:
+        """Of the training phase, what passes before the first step."""
+        return budget.training_setup_s(self.hardware)
+
+    @property
+    def planning_limit_s(self) -> float:
+        """What planning may cost."""
+        return budget.planning_limit_s(self.total_s)
+
+    def with_total(self, total_s: float) -> Case:
+        """The same with another budget."""
+        time = f"{total_s:.3f}".rstrip("0").rstrip(".") + "s"
+        return replace(self, params=self.params.model_copy(update={"budget": BudgetParams(time=time)}))
+
+    def divided(self, vocabulary: Vocabulary, *, plan_s: float, tokens_per_s: float = ROUGH_TOKENS_PER_S) -> BudgetPlan:
+        """The budget by phase; training gets what is left."""
+        validation_bytes = self.corpus.validation_bytes or min(VALIDATION_SHARE * self.corpus.num_bytes, MAX_VALIDATION_BYTES)
+        learning_s = self.tokenizer_bytes(vocabulary) / 1e6 * vocabulary.train_tokenizer_s
+        encoding_s = min(self.text.unique_bytes, self.total_s * ENCODED_BYTES_PER_S) / 1e6 * vocabulary.encode_s_per_mb
+        return budget.divide(
+            self.total_s,
+            self.hardware,
+            plan_s=plan_s,
+            prepare_s=PREPARE_START_S + learning_s + encoding_s,
+            validation_tokens=validation_bytes / vocabulary.bytes_per_token,
+            trained_tokens_per_s=tokens_per_s,
+        )
+
+    def tokenizer_bytes(self, vocabulary: Vocabulary) -> float:
+        """Sample for the tokenizer: a fixed size, less where that would cost too much of the budget or there is less text."""
+        affordable = TOKENIZER_SHARE * self.total_s / max(1e-6, vocabulary.train_tokenizer_s) * 1e6
+        units = max(1, int(affordable // ENCODE_UNIT))
+        return min(self.text.unique_bytes, TOKENIZER_BYTES, units * ENCODE_UNIT)
+
+    def loop_s(self, vocabulary: Vocabulary, *, plan_s: float) -> float:
+        """Time for steps, as far as it is known before a candidate is chosen."""
+        left_s = self.divided(vocabulary, plan_s=plan_s).phases.train_s - self.setup_s
+        return left_s if self.is_timed else max(left_s, COUNTED_STEPS_S)
+
+    def situation(self, *, plan_s: float, train: TrainParams | None = None) -> Situation:
+        """What every candidate shares; `train` are other wishes than the user's."""
+        wish = train or self.params.train
+        return Situation(self.machine, self.params.data, wish, self.price_of, self.text, lambda each: self.loop_s(each, plan_s=plan_s))
+
+    def check_budget(self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], tokens_per_s: float = ROUGH_TOKENS_PER_S, extra_s: float = 0.0) -> None:
+        """Raises UserError if too little is left for training by the clock. `plan_s` is what planning takes of any budget, `extra_s` joins the set-up."""
+        if self.is_timed:
+            budget.check(
+                lambda total_s: self.with_total(total_s).divided(vocabulary, plan_s=plan_s(total_s), tokens_per_s=tokens_per_s),
+                total_s=self.total_s,
+                written=self.params.budget.time,
+                setup_s=self.setup_s + extra_s,
+            )
+
+    @property
+    def pinned_compile_s(self) -> float:
+        """What a compilation takes that is pinned."""
+        return COMPILE_S[self.hardware.fingerprint.device] if self.params.train.compile is True else 0.0
+
+
+def never_known(model: ModelPlan, train: TrainPlan) -> bool:
+    """Nothing was measured before."""
+    return False
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Real steps on the machine that is planned for, and the time that planning has taken so far."""
+
+    measure: Measure
+    spent_s: Callable[[], float]
+    is_known: Callable[[ModelPlan, TrainPlan], bool] = never_known  # without measuring
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a strategy chose, from what, and why."""
+
+    best: Candidate
+    candidates: list[Candidate]  # all, with what was learned about their pace
+    measured: list[Candidate]
+    text: Text  # that will be learned from
+    train_bytes: int  # of it, to encode
+    reasons: list[str]

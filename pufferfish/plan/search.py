@@ -1,0 +1,101 @@
+"""The strategy `measured`: price a grid, measure the most promising, take the smaller of near-equals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pufferfish.base.units import format_count
+from pufferfish.plan import choose, scaling, space
+from pufferfish.plan.candidate import COMPILE_S, Candidate, Situation
+from pufferfish.plan.case import ENCODE_UNIT, Case, Measuring, Selection
+from pufferfish.plan.prices import Vocabulary
+from pufferfish.schema.hardware import Hardware
+from pufferfish.schema.params import TrainParams
+
+MARGIN = 1.15  # text encoded over what the plan expects to read
+LONGEST_CONTEXT = {"cpu": 512, "cuda": 2048}
+
+
+def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Sequence[Candidate] = ()) -> Selection:
+    """The best configuration. Where nothing is to be measured, paces are predicted, and corrected by those that are `known` of other configurations.
+
+    `plan_s` is what planning will take of the budget. Raises UserError if nothing fits into memory and time.
+    """
+    vocabulary, expected_tokens = choose_vocabulary(case)
+    situation = case.situation(plan_s=plan_s)
+    models = space.models(case.params.model, [vocabulary.vocab_size], max_seq_len=_longest(case.hardware))
+    candidates, measured = choose.informed(choose.enumerate_candidates(situation, models, [vocabulary]), known), list[Candidate]()
+    if measuring:
+        candidates, measured = choose.measure_best(
+            candidates, measuring.measure, text=case.text, is_affordable=lambda each, number: _is_affordable(case, measuring, each, number)
+        )
+    best = choose.choose(candidates, text=case.text)
+    train_bytes = _train_bytes(MARGIN * expected_tokens * vocabulary.bytes_per_token, case.text.unique_bytes)
+    return Selection(best, candidates, measured, case.text, train_bytes, _reasons(case, situation, best, candidates, measured))
+
+
+def choose_vocabulary(case: Case) -> tuple[Vocabulary, float]:
+    """The vocabulary of the best forecast under the default recipe, and the tokens that it would read.
+
+    Wishes about training play no part but for the number of steps, and neither does how long planning took, so that another optimizer prepares no data anew.
+    """
+    wish = case.params.train
+    neutral = TrainParams(dtype=wish.dtype)
+    if wish.num_steps != "auto":
+        neutral = neutral.model_copy(update={"num_steps": wish.num_steps, "tokens_per_step": wish.tokens_per_step})
+    situation = case.situation(plan_s=case.planning_limit_s, train=neutral)
+    sizes = [vocabulary.vocab_size for vocabulary in case.vocabularies]
+    models = space.models(case.params.model, sizes, max_seq_len=_longest(case.hardware))
+    best = choose.enumerate_candidates(situation, models, case.vocabularies)[0]
+    return best.vocabulary, best.tokens
+
+
+def _longest(hardware: Hardware) -> int:
+    return LONGEST_CONTEXT[hardware.fingerprint.device]
+
+
+def _is_affordable(case: Case, measuring: Measuring, candidate: Candidate, num_measured: int) -> bool:
+    if measuring.is_known(candidate.model, candidate.train):
+        return True
+    is_first = num_measured == 0 and not candidate.train.is_compiled  # one is measured whatever it costs
+    return is_first or measuring.spent_s() + choose.measurement_s(candidate) < case.planning_limit_s
+
+
+def _train_bytes(needed: float, unique_bytes: float) -> int:
+    """A power of two, so that small changes of the plan prepare nothing anew."""
+    train_bytes = ENCODE_UNIT
+    while train_bytes < min(needed, unique_bytes):
+        train_bytes *= 2
+    return train_bytes
+
+
+def _reasons(case: Case, situation: Situation, best: Candidate, candidates: list[Candidate], measured: list[Candidate]) -> list[str]:
+    forecast = best.forecast(case.text)
+    lowest = min(candidate.forecast(case.text) for candidate in candidates)
+    known = sum(candidate.measured.is_kept for candidate in measured if candidate.measured)
+    steps = f"{len(measured)} measured" + (f" ({known} of them earlier; `pufferfish doctor --remeasure` forgets)" if known else "")
+    return [
+        f"{len(candidates)} configurations priced, {steps}; the best forecast is {lowest:.4f}"
+        f" bits per byte, and of those within {choose.NEAR:.1%} of it the smallest was taken ({forecast:.4f})",
+        _batch_reason(situation, best),
+        _compile_reason(situation, best, candidates),
+    ]
+
+
+def _batch_reason(situation: Situation, best: Candidate) -> str:
+    if situation.train.tokens_per_step != "auto":
+        return f"{best.train.tokens_per_step} tokens a step, as pinned"
+    law = scaling.best_tokens_per_step(max(1, best.tokens))
+    return f"{best.train.tokens_per_step} tokens a step: the law for {format_count(best.tokens)} tokens says {law:.0f}"
+
+
+def _compile_reason(situation: Situation, best: Candidate, candidates: list[Candidate]) -> str:
+    if situation.train.compile != "auto":
+        return f"compile: {str(best.train.is_compiled).lower()}, as pinned"
+    others = [candidate for candidate in candidates if candidate.train.is_compiled != best.train.is_compiled]
+    cost = f"about {COMPILE_S[situation.hardware.fingerprint.device]:.0f} s of the training time"
+    if not others:
+        return "not compiled: no compiler, or the compilation would take all the time"
+    other = min(candidate.forecast(situation.text) for candidate in others)
+    word = "compiled" if best.train.is_compiled else "not compiled"
+    return f"{word}: compilation takes {cost}, and the best forecast the other way is {other:.4f}"
