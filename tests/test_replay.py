@@ -167,7 +167,7 @@ def test_a_schedule_that_cannot_be_trusted_is_refused(workplace, capsys, edit, s
     assert said in refused(capsys)
 
 
-@pytest.mark.parametrize("content", ["", "[]\n", "no JSON", '{"num_steps": 1}\n', '{"schema_version": 2, "num_steps": 0}\n'])
+@pytest.mark.parametrize("content", ["", "[]\n", "no JSON", '{"num_steps": 1}\n', '{"schema_version": 2, "num_steps": 0}\n{}'])
 def test_a_file_that_is_no_schedule_is_refused(workplace, content):
     (workplace / "schedule.jsonl").write_text(content)
     with pytest.raises(UserError, match="is no schedule"):

@@ -59,18 +59,18 @@ def test_the_step_clock_goes_on_where_it_was():
 @pytest.mark.parametrize("start", [0, 2, 4])
 def test_a_replay_repeats_the_recorded_progress(start):
     recorded = [0.0, 0.1, 0.37, 0.9]
-    clock, seen = ReplayClock(recorded, end_u=0.97, step=start), []
+    clock, seen = ReplayClock(recorded, step=start), []
     while not clock.is_over:
         seen.append(clock.u)
         clock.tick()
     assert seen == recorded[start:]
-    assert clock.u == 0.97
+    assert clock.u == 1.0
 
 
 def test_a_replay_knows_how_long_it_will_still_take(monkeypatch):
     now = [5.0]
     monkeypatch.setattr("pufferfish.train.clock.now_s", lambda: now[0])
-    replay = ReplayClock([0.0, 0.1, 0.37, 0.9], end_u=1.0)
+    replay = ReplayClock([0.0, 0.1, 0.37, 0.9])
     assert replay.remaining_s == 0.0
     now[0] += 2.0
     replay.tick()

@@ -12,12 +12,12 @@ import torch
 SPACING = 0.01  # of the schedule, from one snapshot to the next: below 0.1 % of the time of 100 steps and more
 NUM_SNAPSHOTS = 5  # that weigh, about: 3 and 10 came within 1 % at 60 %, and 10 is worse before
 HELPS_FROM, HELPS_TO = 0.2, 0.9  # of the schedule: before, the weights still move fast; after, the learning rate is low enough
-MIN_STEPS = 20
+MIN_STEPS = 30  # the last of so few is a jump to the end, also where nothing stalled
 
 
-def is_worth_it(u: float, num_steps: int) -> bool:
-    """Whether a training that ends with this progress is better averaged."""
-    return HELPS_FROM <= u < HELPS_TO and num_steps >= MIN_STEPS
+def is_worth_it(u: list[float]) -> bool:
+    """Whether a finished training, with this progress before each of its steps, is better averaged."""
+    return len(u) >= MIN_STEPS and HELPS_FROM <= u[-1] < HELPS_TO
 
 
 class Average:

@@ -64,9 +64,8 @@ class StepClock:
 class ReplayClock:
     """The progress that an earlier run recorded, step by step."""
 
-    def __init__(self, recorded_u: list[float], *, end_u: float, step: int = 0) -> None:
-        """`recorded_u` is the progress before each step, `end_u` that after the last."""
-        self._recorded_u, self.step = [*recorded_u, end_u], step
+    def __init__(self, recorded_u: list[float], *, step: int = 0) -> None:
+        self._recorded_u, self.step = [*recorded_u, 1.0], step
         self.u = self._recorded_u[step]
         self._start_s, self._first_step = now_s(), step
 

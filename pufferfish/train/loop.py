@@ -112,9 +112,9 @@ class Training:
             yield from self._checkpoint()
             return
         self._watch.see_end(self.trainer.weights.masters.values(), self.step)
-        self.is_averaged = is_worth_it(self.clock.u, self.step)
+        self.is_averaged = is_worth_it(self.record.u)
         if self.is_averaged:
-            yield self._warn(f"time was over at {self.clock.u:.0%} of the schedule: the model is the average of its last weights")
+            yield self._warn(f"time was over at {self.record.u[-1]:.0%} of the schedule: the model is the average of its last weights")
         yield Finished(self.step, self.clock.u, self.num_tokens, self.elapsed_s, self.elapsed_s - (self.share_s - self.finish_s))
 
     @property
@@ -134,7 +134,7 @@ class Training:
 
     def _make_clock(self) -> DeadlineClock | StepClock | ReplayClock:
         if self.recorded is not None:
-            return ReplayClock(self.recorded.u, end_u=self.recorded.end_u, step=self.step)
+            return ReplayClock(self.recorded.u, step=self.step)
         if self.plan.train.clock == "steps":
             return StepClock(self.plan.train.num_steps, step=self.step)
         return DeadlineClock(self.start_s + self.share_s - self.finish_s, step_s=self.plan.forecast.step_s, u=self._resumed_u)

@@ -24,14 +24,13 @@ class Realised:
     """The schedule as it was followed, and where."""
 
     u: list[float]  # progress before each step
-    end_u: float  # and after the last: below 1 where time was over in the middle of the schedule
     micro_batch: list[int]  # sequences at a time in each step: fewer after memory ran out
     environment: dict[str, str]  # see `environment.py`
 
     def save(self, path: Path, plan: Plan) -> None:
         """JSON lines; progress and learning-rate share are hexadecimal floats."""
         train = plan.train
-        header = {"schema_version": SCHEMA_VERSION, "num_steps": len(self.u), "end_u": self.end_u.hex(), "seed": train.seed, "data_seed": train.data_seed}
+        header = {"schema_version": SCHEMA_VERSION, "num_steps": len(self.u), "seed": train.seed, "data_seed": train.data_seed}
         per_step = train.tokens_per_step // plan.model.seq_len
         lines = [json.dumps(header | {"environment": self.environment})]
         for step, (u, size) in enumerate(zip(self.u, self.micro_batch, strict=True)):
@@ -49,8 +48,7 @@ def load_realised(path: Path) -> Realised:
         if header["schema_version"] != SCHEMA_VERSION:
             saw = f"schema_version {header['schema_version']}; this code reads {SCHEMA_VERSION}"
             raise UserError(f"{path} was written by another version", saw=saw, fix=again)
-        u, micro_batch = [float.fromhex(row["u"]) for row in rows], [row["micro_batch"] for row in rows]
-        realised = Realised(u, float.fromhex(header["end_u"]), micro_batch, header["environment"])
+        realised = Realised([float.fromhex(row["u"]) for row in rows], [row["micro_batch"] for row in rows], header["environment"])
         num_steps = header["num_steps"]
     except FileNotFoundError:
         raise UserError("the training left no schedule to repeat", saw=f"no file {path.absolute()}", fix=again) from None
