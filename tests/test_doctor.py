@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from pufferfish.base import paths
+from pufferfish.base import memo, paths
 from pufferfish.cli import doctor
 from pufferfish.probe import health
 from pufferfish.schema.hardware import Gpu
@@ -143,12 +143,24 @@ def test_prune_removes_work_that_nobody_is_at_and_keeps_a_running_training(check
     assert [check.saw.rsplit(maxsplit=1)[-1] for check in checks] == ["kept", "removed"]
 
 
-def test_remeasure_forgets_the_speeds(checkout, capsys):
+def test_remeasure_forgets_the_speeds_and_what_plans_found_out(checkout, capsys):
     machines = paths.state() / "machines"
     machines.mkdir(parents=True)
     (machines / "abc.json").write_text("{}")
+    memo.keep("steps", {"machine": "abc"}, [], tell=print)
     examine(capsys, "--remeasure")
     assert list(machines.iterdir()) == []
+    assert memo.all_kept() == []
+
+
+def test_prune_removes_what_older_code_found_out_and_keeps_the_rest(checkout, capsys, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(memo, "digest_code", lambda *rooms: "older code")
+        memo.keep("survey", {"text": "c0"}, [], tell=print)
+    memo.keep("survey", {"text": "c0"}, [], tell=print)
+    assert "2 answers for the next plan" in examine(capsys)[1]["kept"]["saw"]
+    assert "1 of them by older code: removed" in examine(capsys, "--prune")[1]["kept"]["saw"]
+    assert [each.is_current for each in memo.all_kept()] == [True]
 
 
 def test_an_nvidia_device_is_described_with_what_it_does_now(checkout, monkeypatch):

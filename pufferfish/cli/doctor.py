@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from pufferfish.base import paths
+from pufferfish.base import memo, paths
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_bytes, format_duration
 from pufferfish.probe import health, nvidia, surroundings
@@ -47,8 +47,8 @@ class Check:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What may be cleaned up, and the form of the answer."""
-    parser.add_argument("--prune", action="store_true", help="remove the work of interrupted trainings that nobody is at")
-    parser.add_argument("--remeasure", action="store_true", help="forget the measured speeds: the next `dvc repro` measures the machine anew")
+    parser.add_argument("--prune", action="store_true", help="remove the work of interrupted trainings that nobody is at, and what older code kept")
+    parser.add_argument("--remeasure", action="store_true", help="forget the measured speeds, steps and surveys: the next `dvc repro` measures anew")
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
 
 
@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print every check. 0 unless one of them failed, then 1."""
     checks = list(all_checks(prune=arguments.prune))
     if arguments.remeasure:
-        checks.append(Check("speeds", "ok", f"forgot those of {forget_speeds()} machines; the next `dvc repro` measures anew"))
+        checks.append(Check("speeds", "ok", f"forgot those of {forget_speeds()} machines, and what plans had found out; the next `dvc repro` measures anew"))
+        remove(memo.all_kept())
     if arguments.json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:
@@ -82,6 +83,7 @@ def all_checks(*, prune: bool) -> Iterator[Check]:
     yield check_tracking()
     yield from check_spool()
     yield from check_work(prune=prune)
+    yield from check_kept(prune=prune)
 
 
 def check_python(version: tuple[int, ...]) -> Check:
@@ -242,3 +244,20 @@ def prune_work(folder: Path, saw: str) -> Check:
     except Timeout:
         return Check("work", "ok", f"{saw}, training now: kept")
     return Check("work", "ok", f"{saw}: removed")
+
+
+def check_kept(*, prune: bool) -> Iterator[Check]:
+    """What plans found out about this machine and its texts; what older code found is never read again."""
+    kept = memo.all_kept()
+    old = [each for each in kept if not each.is_current]
+    if kept:
+        state = f", {len(old)} of them by older code{': removed' if prune else ''}" if old else ""
+        yield Check("kept", "ok", f"{len(kept)} answers for the next plan, {format_bytes(sum(each.num_bytes for each in kept))}{state}")
+    if prune:
+        remove(old)
+
+
+def remove(kept: list[memo.Kept]) -> None:
+    """Delete files that can be made again."""
+    for each in kept:
+        each.path.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ TOKENIZER_SHARE = 0.01  # of the budget, for training the tokenizer
 ENCODE_UNIT = 1_000_000  # bytes
 ENCODED_BYTES_PER_S = 200_000  # of the budget: no training reads more
 PREPARE_START_S = 0.5
+WRITE_S = 0.2  # the end of planning, after the last look at the time
 COUNTED_STEPS_S = 60.0  # what a training by steps may take at least, so that a small budget does not refuse it
 ROUGH_TOKENS_PER_S = 20_000  # until a candidate is chosen
 

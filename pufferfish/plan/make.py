@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pufferfish.plan import recipe, scaling
 from pufferfish.plan.budget import planning_limit_s
 from pufferfish.plan.candidate import Candidate
-from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, Measuring, Selection
+from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.explain import explain
 from pufferfish.plan.prices import Measure, PriceOf, Vocabulary
 from pufferfish.plan.scaling import Text
@@ -18,7 +18,6 @@ from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, Plan, TrainPlan
 
-WRITE_S = 0.2  # the end of planning, after the last look at the time
 STRATEGIES = {"measured": search, "table": look_up}
 
 

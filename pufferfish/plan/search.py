@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pufferfish.base.units import format_count
 from pufferfish.plan import choose, scaling, space
 from pufferfish.plan.candidate import COMPILE_S, Candidate, Situation
-from pufferfish.plan.case import ENCODE_UNIT, Case, Measuring, Selection
+from pufferfish.plan.case import ENCODE_UNIT, WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.prices import Vocabulary
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import TrainParams
@@ -26,12 +27,19 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
     models = space.models(case.params.model, [vocabulary.vocab_size], max_seq_len=_longest(case.hardware))
     candidates, measured = choose.informed(choose.enumerate_candidates(situation, models, [vocabulary]), known), list[Candidate]()
     if measuring:
-        candidates, measured = choose.measure_best(
+        candidates, _ = choose.measure_best(
             candidates, measuring.measure, text=case.text, is_affordable=lambda each, number: _is_affordable(case, measuring, each, number)
         )
+        candidates, measured = _with_time_left(candidates, plan_s - measuring.spent_s() - WRITE_S)
     best = choose.choose(candidates, text=case.text)
     train_bytes = _train_bytes(MARGIN * expected_tokens * vocabulary.bytes_per_token, case.text.unique_bytes)
     return Selection(best, candidates, measured, case.text, train_bytes, _reasons(case, situation, best, candidates, measured))
+
+
+def _with_time_left(candidates: list[Candidate], left_s: float) -> tuple[list[Candidate], list[Candidate]]:
+    """All of them, and those measured, with the time that planning has left over of what it might have taken."""
+    candidates = [replace(candidate, loop_s=candidate.loop_s + left_s) for candidate in candidates]
+    return candidates, [candidate for candidate in candidates if candidate.measured]
 
 
 def choose_vocabulary(case: Case) -> tuple[Vocabulary, float]:

@@ -1,41 +1,51 @@
-"""The planner wired to this machine: real prices, a survey of the text, real steps."""
+"""The planner wired to this machine: real prices, a survey of the text, real steps; what earlier plans found out is not found out again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from pufferfish.data.survey import bz2_bits_per_byte, survey, train_bytes_after_split
+from pufferfish.data.survey import train_bytes_after_split
 from pufferfish.model.transformer import decoder_price
 from pufferfish.plan import table
-from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE
+from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, Measuring
 from pufferfish.plan.choose import MEASURED_STEPS_S
-from pufferfish.plan.make import make_plan
+from pufferfish.plan.make import decide
+from pufferfish.plan.prices import StepTime
 from pufferfish.plan.scaling import Text, difficulty
 from pufferfish.plan.space import VOCABULARIES
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
-from pufferfish.schema.plan import Plan
-from pufferfish.train.measure import measure_steps
+from pufferfish.schema.plan import ModelPlan, Plan, TrainPlan
+from pufferfish.train.known import KnownSteps, Tell, known_survey
 
-SAMPLE_BYTES = 1_000_000
 LARGEST_VOCABULARY = {"cpu": 8_192, "cuda": 32_768}  # the head of a larger one costs more than it gives
 SMALL_CORPUS_BYTES = 1_000_000  # below this, vocabularies under 512 are surveyed too
 
 
-def plan_here(params: Params, hardware: Hardware, corpus: Corpus, *, spent_s: Callable[[], float]) -> Plan:
-    """Survey the text, price and measure on this machine, choose. Raises UserError as `make_plan` and `survey` do."""
-    vocabularies = survey(params.data, corpus, _vocab_sizes(params, hardware, corpus), SAMPLE_BYTES)
+def plan_here(params: Params, hardware: Hardware, corpus: Corpus, *, spent_s: Callable[[], float], tell: Tell = print) -> Plan:
+    """Survey the text, price and measure on this machine, choose. Raises UserError as `decide` and `survey` do."""
+    case = case_here(params, hardware, corpus, here=hardware, tell=tell)
+    return decide(case, measuring_here(hardware, spent_s=spent_s, tell=tell)).plan
+
+
+def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardware, tell: Tell) -> Case:
+    """What to plan for on the machine `hardware`, with the text surveyed on this one, `here`."""
+    vocabularies, bz2_bpb = known_survey(params.data, corpus, _vocab_sizes(params, hardware, corpus), here, tell=tell)
     unique_bytes = train_bytes_after_split(corpus, validation_share=VALIDATION_SHARE, max_validation_bytes=MAX_VALIDATION_BYTES)
-    return make_plan(
-        params,
-        hardware,
-        corpus,
-        vocabularies=vocabularies,
-        text=Text(unique_bytes, difficulty(bz2_bits_per_byte(params.data, SAMPLE_BYTES))),
-        price_of=lambda model, attention: decoder_price(model, attention=attention),
-        measure=lambda model, plan: measure_steps(model, plan, limit_s=MEASURED_STEPS_S),
-        spent_s=spent_s,
-    )
+    text = Text(unique_bytes, difficulty(bz2_bpb))
+    return Case(params, hardware, corpus, vocabularies, text, price_of=lambda model, attention: decoder_price(model, attention=attention))
+
+
+def measuring_here(hardware: Hardware, *, spent_s: Callable[[], float], tell: Tell) -> Measuring:
+    """Real steps, each configuration measured once on this machine."""
+    steps = KnownSteps(hardware, _measure, tell=tell)
+    return Measuring(steps.measure, spent_s, steps.is_known)
+
+
+def _measure(model: ModelPlan, plan: TrainPlan) -> StepTime:
+    from pufferfish.train.measure import measure_steps  # torch arrives here, and not where every step is known
+
+    return measure_steps(model, plan, limit_s=MEASURED_STEPS_S)
 
 
 def _vocab_sizes(params: Params, hardware: Hardware, corpus: Corpus) -> list[int]:

@@ -1,0 +1,127 @@
+"""A second plan costs next to nothing and prepares the same data: surveys and steps are kept by machine, text and code."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from machines import MACHINES, price_of
+
+from pufferfish.base import memo
+from pufferfish.base.errors import UserError
+from pufferfish.data.corpus import inspect_corpus
+from pufferfish.plan.prices import StepTime
+from pufferfish.plan.speed import Machine, step_seconds
+from pufferfish.schema.params import Params
+from pufferfish.train import known, planning
+
+
+class Workshop:
+    """`plan_here` with real text and made-up steps, which counts what it found out."""
+
+    def __init__(self, monkeypatch, machine="server"):
+        self.hardware, self.surveys, self.measured, self.said = MACHINES[machine], 0, [], []
+        self.real_survey, self.spent_s = known.survey, 1.0
+        monkeypatch.setattr(known, "survey", self.survey)
+        monkeypatch.setattr(planning, "_measure", self.measure)
+
+    def survey(self, *arguments):
+        """Takes another time whenever it is called."""
+        self.surveys += 1
+        return [type(each)(each.vocab_size, each.bytes_per_token, 0.2 * self.surveys, 0.1 * self.surveys) for each in self.real_survey(*arguments)]
+
+    def measure(self, model, train):
+        self.measured.append((model, train))
+        self.spent_s += 0.7
+        slowness = 1.2 + 0.01 * len(self.measured)
+        return StepTime(slowness * step_seconds(Machine(self.hardware), price_of(model, train.attention), model, train), 10**9, 0.3)
+
+    def plan(self, *, hardware=None, **sections):
+        self.spent_s = 1.0
+        wishes = {"data": {"source": "text", "path": "lines.txt", "vocab_size": 512}, "model": {"seq_len": 128}}
+        params = Params.model_validate({**wishes, **sections, "train": {"compile": False, **sections.get("train", {})}})
+        corpus = inspect_corpus(params.data)
+        return planning.plan_here(params, hardware or self.hardware, corpus, spent_s=lambda: self.spent_s, tell=self.said.append)
+
+
+def write_lines(seed=0):
+    source = random.Random(seed)
+    words = ["".join(source.choices("abcdefghij", k=source.randint(2, 7))) for _ in range(900)]
+    Path("lines.txt").write_text("".join(" ".join(source.choices(words, k=13)) + "\n" for _ in range(3000)), "utf-8")
+
+
+@pytest.fixture
+def workshop(workplace, monkeypatch):
+    write_lines()
+    return Workshop(monkeypatch)
+
+
+def test_a_second_plan_finds_nothing_out_again_and_is_the_same(workshop):
+    first = workshop.plan()
+    done = workshop.surveys, len(workshop.measured)
+    second = workshop.plan()
+    assert (workshop.surveys, len(workshop.measured)) == done == (1, 5)
+    assert (second.data, second.model) == (first.data, first.model)
+    assert second.forecast.step_s == first.forecast.step_s
+    assert second.budget.phases.plan_s < first.budget.phases.plan_s
+    assert any("5 of them earlier" in reason for reason in second.why.reasons)
+    assert not any("earlier" in reason for reason in first.why.reasons)
+    assert workshop.said == []
+
+
+def test_another_optimizer_measures_its_steps_and_prepares_the_same_data(workshop):
+    first = workshop.plan(train={"optimizer": "muon"})
+    second = workshop.plan(train={"optimizer": "adamw"})
+    assert workshop.surveys == 1
+    assert len(workshop.measured) > 5
+    assert second.data == first.data
+
+
+def test_wishes_that_do_not_change_the_pace_measure_nothing_again(workshop):
+    workshop.plan()
+    num_measured = len(workshop.measured)
+    workshop.plan(train={"learning_rate": 0.004, "seed": 3, "warmup_share": 0.1, "weight_decay": 0.3})
+    assert len(workshop.measured) == num_measured
+
+
+def test_another_budget_measures_only_what_is_new_to_it(workshop):
+    workshop.plan(budget={"time": "3m"})
+    workshop.plan(budget={"time": "10m"})
+    assert workshop.surveys == 1
+    assert len(workshop.measured) == len(set(workshop.measured))
+
+
+def test_another_text_machine_or_code_is_found_out_anew(workshop, monkeypatch):
+    workshop.plan()
+    workshop.plan(hardware=MACHINES["laptop"])
+    assert workshop.surveys == 2
+    write_lines(seed=1)
+    workshop.plan()
+    assert workshop.surveys == 3
+    num_measured = len(workshop.measured)
+    monkeypatch.setattr(memo, "digest_code", lambda *rooms: "other code")
+    workshop.plan()
+    assert workshop.surveys == 4
+    assert len(workshop.measured) > num_measured
+
+
+def test_damaged_answers_are_told_in_a_line_each_and_written_anew(workshop):
+    first = workshop.plan()
+    for path in memo.folder().glob("*.json"):
+        content = json.loads(path.read_text("utf-8"))
+        path.write_text(json.dumps({**content, "answer": [{"of": []}]}), "utf-8")
+    second = workshop.plan()
+    assert len(workshop.said) == 2
+    assert workshop.surveys == 2
+    assert second.model == first.model
+    workshop.plan()
+    assert len(workshop.said) == 2
+
+
+def test_memory_that_ran_out_is_not_kept(workshop, monkeypatch):
+    monkeypatch.setattr(planning, "_measure", lambda model, train: StepTime(0.0, 0, 0.1, fits=False))
+    with pytest.raises(UserError, match="no model fits into memory"):
+        workshop.plan()
+    monkeypatch.setattr(planning, "_measure", workshop.measure)
+    workshop.plan()
+    assert workshop.measured
