@@ -72,4 +72,4 @@ def test_a_run_that_was_killed_ten_times_makes_the_same_weights_bit_for_bit(tmp_
     assert outcome.num_steps == NUM_STEPS
     assert outcome.num_resumes >= 1
     assert outcome.warnings == []
-    assert not list(folder.glob(".pufferfish/work/*")), "the work is done"
+    assert list(folder.glob(".pufferfish/work/*/finished")), "the work is done, and kept until the next training starts"
