@@ -11,7 +11,7 @@ from toys import model_plan, train_plan
 
 from pufferfish.base import registry
 from pufferfish.model.transformer import Decoder
-from pufferfish.train import loop, precision
+from pufferfish.train import average, divergence, loop, precision
 from pufferfish.train import step as step_module
 from pufferfish.train.measure import measure_steps
 from pufferfish.train.optimizers import adamw, muon
@@ -339,7 +339,9 @@ def test_memory_that_runs_out_is_an_answer_and_other_errors_are_errors(monkeypat
 
 
 HOT = {  # every function that runs at every step
-    loop: {"_steps", "_start_step", "_note_step", "_note_memory", "_check", "_between_steps"},
+    loop: {"_steps", "_start_step", "_note_step", "_note_memory", "_next_micro_batch", "_take", "_between_steps"},
+    average: {"see"},
+    divergence: {"see"},
     step_module: {"step", "_clip", "to_device"},
     precision: {"collect_gradients", "distribute"},
     muon: {"orthogonalize", "step", "_apply", "_flat"},
