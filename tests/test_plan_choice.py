@@ -354,7 +354,7 @@ def test_compiling_without_a_compiler_is_refused():
     assert Planner("laptop").plan(**SMALL, train={"compile": False}).train.is_compiled is False
 
 
-def test_without_a_compiler_nothing_is_compiled_and_the_fastest_dtype_is_taken():
+def test_without_a_compiler_nothing_is_compiled_and_the_dtype_is_taken():
     assert usual("laptop", "12h")[1].train.is_compiled is False
     assert usual("laptop")[1].train.dtype == "float32"
     assert usual("server")[1].train.dtype == "bfloat16"

@@ -1,8 +1,10 @@
-"""`pufferfish plan`: what would I get for another budget? Plans on this machine without training, and writes nothing."""
+"""`pufferfish plan`: what would I get for another budget, or on another machine? Plans without training, and writes no artifact."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -13,27 +15,43 @@ from pufferfish.schema.params import BudgetParams, Params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The budget, and the form of the answer."""
+    """The budget, the machine, and the form of the answer."""
     parser.add_argument("--budget", metavar="TIME", help="instead of budget.time in params.yaml, for example 36s, 10m, 1h30m")
-    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument("--machine", metavar="FILE", type=Path, help=f"plan for the machine that this {paths.HARDWARE.name} describes, from predictions alone")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Raises UserError for mistakes in params.yaml or the budget, or where the machine is not measured yet."""
-    params = with_budget(Params.load(paths.PARAMS), arguments.budget)
-    hardware, corpus = Hardware.load(paths.HARDWARE), Corpus.load(paths.CORPUS)
-
-    from pufferfish.base.runtime import ensure_runtime
-
-    ensure_runtime(hardware.fingerprint.num_threads)
-
-    from pufferfish.train.planning import plan_here
-    from pufferfish.ui.tables import plan_text
-
+    """Raises UserError for mistakes in params.yaml or the budget, or where a machine is not measured yet."""
     started_s = clock.now_s()
-    plan = plan_here(params, hardware, corpus, spent_s=lambda: clock.now_s() - started_s)
-    print(plan.model_dump_json(indent=2) if arguments.json else plan_text(plan, hardware))
+    params = with_budget(Params.load(paths.PARAMS), arguments.budget)
+    here, corpus = Hardware.load(paths.HARDWARE), Corpus.load(paths.CORPUS)
+    other = load_machine(arguments.machine) if arguments.machine else None
+    if other is None:
+        from pufferfish.base.runtime import ensure_runtime
+
+        ensure_runtime(here.fingerprint.num_threads)
+
+    from pufferfish.train.planning import preview_here
+    from pufferfish.ui.preview import preview_text
+
+    preview = preview_here(params, here, corpus, other=other, spent_s=lambda: clock.now_s() - started_s, tell=tell)
+    print(preview.model_dump_json(indent=2) if arguments.json else preview_text(preview, other or here))
     return 0
+
+
+def tell(line: str) -> None:
+    """A remark, beside the answer."""
+    print(line, file=sys.stderr)
+
+
+def load_machine(path: Path) -> Hardware:
+    """Another machine, as its own probe described it. Raises UserError with the way to get such a file."""
+    try:
+        return Hardware.load(path)
+    except UserError as error:
+        fix = f"run `dvc repro {Hardware.MADE_BY}` on that machine, and give its {paths.HARDWARE}"
+        raise UserError(error.what, saw=error.saw, fix=fix) from None
 
 
 def with_budget(params: Params, budget: str | None) -> Params:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pufferfish.base.errors import UserError
 from pufferfish.plan import memory, recipe, scaling, speed
@@ -30,12 +31,16 @@ class Candidate:
     model: ModelPlan
     train: TrainPlan
     price: Price
-    memory: Memory
     predicted_step_s: float
     loop_s: float  # time for steps, compilation taken off
     vocabulary: Vocabulary
     measured: StepTime | None = None
     correction: float = 1.0  # of the predicted pace, learned from measurements of others
+
+    @property
+    def memory(self) -> Memory:
+        """What it holds at its peak."""
+        return memory.memory_of(self.price, self.train, seq_len=self.model.seq_len, embedding_params=recipe.embedding_params(self.model))
 
     @property
     def step_s(self) -> float:
@@ -98,6 +103,19 @@ class Situation:
     def hardware(self) -> Hardware:
         """What was measured of it."""
         return self.machine.hardware
+
+    @cached_property
+    def dtype(self) -> str:
+        """The pinned one, or that of the fastest matrix products. Raises UserError where the pinned one does not run."""
+        speeds, wish = self.hardware.measured.dtypes, self.train.dtype
+        if wish == "auto":
+            # float16 needs its loss scaled: only where it is far faster, as on GPUs that lack bfloat16
+            worth = {speed.dtype: max(gemm.flops_per_s for gemm in speed.gemms) / (2 if speed.dtype == "float16" else 1) for speed in speeds}
+            return max(worth, key=lambda dtype: worth[dtype])
+        if wish not in {speed.dtype for speed in speeds}:
+            known = ", ".join(speed.dtype for speed in speeds)
+            raise UserError(f"{wish} does not run on this machine", saw=f"train.dtype: {wish}; measured are {known}", fix="set `train.dtype: auto`")
+        return wish
 
 
 def configurations(situation: Situation, models: Iterable[ModelPlan], vocabularies: Sequence[Vocabulary]) -> Iterator[Candidate]:
@@ -174,23 +192,8 @@ def tokens_per_step_for(num_steps: int) -> float:
 
 def price_per_second(situation: Situation, model: ModelPlan, price: Price) -> float:
     """Rough tokens per second, to place the batch."""
-    dtype = fastest_dtype(situation)
-    flops_per_s = situation.machine.gemm_flops_per_s(dtype, 2048, model.d_model, model.d_model * 4)
+    flops_per_s = situation.machine.gemm_flops_per_s(situation.dtype, 2048, model.d_model, model.d_model * 4)
     return 0.5 * flops_per_s / price.flops_per_token
-
-
-def fastest_dtype(situation: Situation) -> str:
-    """The pinned one, or that of the fastest matrix products. Raises UserError where the pinned one does not run."""
-    speeds = situation.hardware.measured.dtypes
-    wish = situation.train.dtype
-    if wish == "auto":
-        # float16 needs its loss scaled: only where it is far faster, as on GPUs that lack bfloat16
-        worth = {speed.dtype: max(gemm.flops_per_s for gemm in speed.gemms) / (2 if speed.dtype == "float16" else 1) for speed in speeds}
-        return max(worth, key=lambda dtype: worth[dtype])
-    if wish not in {speed.dtype for speed in speeds}:
-        known = ", ".join(speed.dtype for speed in speeds)
-        raise UserError(f"{wish} does not run on this machine", saw=f"train.dtype: {wish}; measured are {known}", fix="set `train.dtype: auto`")
-    return wish
 
 
 def whole_tokens_per_step(situation: Situation, model: ModelPlan, wanted: float) -> int:
@@ -215,7 +218,7 @@ def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: 
             situation.data,
             situation.hardware,
             model,
-            dtype=fastest_dtype(situation),
+            dtype=situation.dtype,
             tokens_per_step=tokens_per_step,
             micro_batch=1,
             num_steps=1,
@@ -228,6 +231,5 @@ def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: 
         if fits >= (1 if pinned == "auto" else pinned):
             size = largest_divisor(sequences, at_most=fits) if pinned == "auto" else pinned
             train = train.model_copy(update={"micro_batch": size})
-            held = memory.memory_of(price, train, seq_len=model.seq_len, embedding_params=embedding_params)
-            return Candidate(model, train, price, held, speed.step_seconds(situation.machine, price, model, train), loop_s, vocabulary)
+            return Candidate(model, train, price, speed.step_seconds(situation.machine, price, model, train), loop_s, vocabulary)
     return None

@@ -42,7 +42,7 @@ class Case:
         """The hardware with its speeds looked up."""
         return Machine(self.hardware)
 
-    @property
+    @cached_property
     def total_s(self) -> float:
         """The budget."""
         return self.params.budget.time_s
@@ -94,8 +94,8 @@ class Case:
 
     def situation(self, *, plan_s: float, train: TrainParams | None = None) -> Situation:
         """What every candidate shares; `train` are other wishes than the user's."""
-        wish = train or self.params.train
-        return Situation(self.machine, self.params.data, wish, self.price_of, self.text, lambda each: self.loop_s(each, plan_s=plan_s))
+        loops_s = {each.vocab_size: self.loop_s(each, plan_s=plan_s) for each in self.vocabularies}
+        return Situation(self.machine, self.params.data, train or self.params.train, self.price_of, self.text, lambda each: loops_s[each.vocab_size])
 
     def check_budget(self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], tokens_per_s: float = ROUGH_TOKENS_PER_S, extra_s: float = 0.0) -> None:
         """Raises UserError if too little is left for training by the clock. `plan_s` is what planning takes of any budget, `extra_s` joins the set-up."""
@@ -129,11 +129,15 @@ class Measuring:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a strategy chose, from what, and why."""
+    """What a strategy chose, and from what."""
 
     best: Candidate
-    candidates: list[Candidate]  # all, with what was learned about their pace
-    measured: list[Candidate]
+    candidates: list[Candidate]  # all, the best among them, with what was learned about their pace
+    measured: list[Candidate]  # of these
     text: Text  # that will be learned from
     train_bytes: int  # of it, to encode
-    reasons: list[str]
+
+    def with_more_time(self, more_s: float) -> Selection:
+        """The same where there is more time for steps, or less."""
+        moved = {id(each): replace(each, loop_s=each.loop_s + more_s) for each in self.candidates}
+        return replace(self, best=moved[id(self.best)], candidates=list(moved.values()), measured=[moved[id(each)] for each in self.measured])

@@ -13,13 +13,13 @@ NUM_SHOWN = 16
 CLOSE = 1.02  # a ratio that is not worth a word
 
 
-def explain(case: Case, selection: Selection, budget: schema.BudgetPlan) -> schema.Why:
-    """Reasons and the candidates, measured ones first, then the best forecasts."""
+def explain(case: Case, selection: Selection, budget: schema.BudgetPlan, strategy_reasons: list[str]) -> schema.Why:
+    """Reasons, those of the strategy first, and the candidates, measured ones first, then the best forecasts."""
     best = selection.best
     ranked = sorted(selection.candidates, key=lambda candidate: candidate.forecast(selection.text))
     shown = [best, *(c for c in selection.measured if c.model != best.model or c.train != best.train)]
     shown += [c for c in ranked if not c.measured and c is not best][: max(0, NUM_SHOWN - len(shown))]
-    reasons = [*selection.reasons, *_common_reasons(case, selection), *_time_reasons(case, selection, budget)]
+    reasons = [*strategy_reasons, *_common_reasons(case, selection), *_time_reasons(case, selection, budget)]
     return schema.Why(reasons=reasons, candidates=[row(c, selection.text, verdict(c, best, selection.text)) for c in shown[:NUM_SHOWN]])
 
 
@@ -77,6 +77,8 @@ def why_it_lost(candidate: Candidate, best: Candidate, text: Text) -> str:
     larger, more_tokens = candidate.price.num_params / best.price.num_params, candidate.tokens / best.tokens
     size = f"{larger:.2g} times as many parameters" if larger >= 1 else f"{larger:.2g} of the parameters"
     reads = f"{format_count(candidate.tokens)} tokens in the time instead of {format_count(best.tokens)}"
+    if best.measured and not candidate.measured and ratio <= 1 + NEAR:
+        return "but there was no time to measure its steps"
     if ratio <= 1 + NEAR:
         return f"its forecast is equal within {NEAR:.1%}, and it has {size}"
     worse = f"{ratio - 1:.1%} worse"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pufferfish.plan import recipe, scaling
 from pufferfish.plan.budget import planning_limit_s
@@ -12,13 +12,13 @@ from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, WRITE_S
 from pufferfish.plan.explain import explain
 from pufferfish.plan.prices import Measure, PriceOf, Vocabulary
 from pufferfish.plan.scaling import Text
-from pufferfish.plan.search import search
-from pufferfish.plan.table import look_up
+from pufferfish.plan.search import search, search_reasons
+from pufferfish.plan.table import look_up, table_reasons
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, Plan, TrainPlan
 
-STRATEGIES = {"measured": search, "table": look_up}
+STRATEGIES = {"measured": (search, search_reasons), "table": (look_up, table_reasons)}  # how it chooses, and what it says about it
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,13 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
     case.check_budget(
         case.vocabularies[0], plan_s=lambda total_s: max(planning_limit_s(total_s), until_now_s) if plan_s is None else plan_s, extra_s=case.pinned_compile_s
     )
-    selection = STRATEGIES[case.params.plan.strategy](case, measuring, plan_s=before_s, known=known)
+    select, reasons = STRATEGIES[case.params.plan.strategy]
+    selection = select(case, measuring, plan_s=before_s, known=known)
     best = selection.best
     pace, after_s = best.train.tokens_per_step / best.step_s, measuring.spent_s() + WRITE_S if measuring else before_s
     case.check_budget(best.vocabulary, plan_s=lambda total_s: after_s, tokens_per_s=pace)
     budget = _with_counted_steps(case, best, case.divided(best.vocabulary, plan_s=after_s, tokens_per_s=pace))
-    selection = replace(selection, best=replace(best, loop_s=budget.phases.train_s - case.setup_s - best.compile_s))
+    selection = selection.with_more_time(budget.phases.train_s - case.setup_s - best.compile_s - best.loop_s)
     return Decision(
         plan=Plan(
             hardware=case.hardware.identity,
@@ -71,7 +72,7 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
             model=best.model,
             train=_train_plan(case, selection.best),
             forecast=_forecast(selection),
-            why=explain(case, selection, budget),
+            why=explain(case, selection, budget, reasons(case, selection)),
         ),
         selection=selection,
     )

@@ -52,7 +52,7 @@ def memory_of(price: Price, train: TrainPlan, *, seq_len: int, embedding_params:
 
 
 def largest_micro_batch(price: Price, train: TrainPlan, *, seq_len: int, embedding_params: int, limit_bytes: float) -> int:
-    """How many sequences fit; 0 where not even one does."""
-    alone = memory_of(price, train.model_copy(update={"micro_batch": 1}), seq_len=seq_len, embedding_params=embedding_params)
-    by_sequence = (1 + WORKSPACE) * (alone.activations + alone.logits)
-    return max(0, int((limit_bytes - alone.total) / by_sequence) + 1) if alone.total <= limit_bytes else 0
+    """How many sequences fit, where `train` has some; 0 where not even one does."""
+    some = memory_of(price, train, seq_len=seq_len, embedding_params=embedding_params)
+    by_sequence = (1 + WORKSPACE) * (some.activations + some.logits) / train.micro_batch
+    return max(0, int((limit_bytes - some.total) / by_sequence + train.micro_batch))

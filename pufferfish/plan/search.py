@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pufferfish.base.units import format_count
 from pufferfish.plan import choose, scaling, space
-from pufferfish.plan.candidate import COMPILE_S, Candidate, Situation
+from pufferfish.plan.candidate import COMPILE_S, Candidate
 from pufferfish.plan.case import ENCODE_UNIT, WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.prices import Vocabulary
 from pufferfish.schema.hardware import Hardware
@@ -33,7 +33,7 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
         candidates, measured = _with_time_left(candidates, plan_s - measuring.spent_s() - WRITE_S)
     best = choose.choose(candidates, text=case.text)
     train_bytes = _train_bytes(MARGIN * expected_tokens * vocabulary.bytes_per_token, case.text.unique_bytes)
-    return Selection(best, candidates, measured, case.text, train_bytes, _reasons(case, situation, best, candidates, measured))
+    return Selection(best, candidates, measured, case.text, train_bytes)
 
 
 def _with_time_left(candidates: list[Candidate], left_s: float) -> tuple[list[Candidate], list[Candidate]]:
@@ -77,33 +77,35 @@ def _train_bytes(needed: float, unique_bytes: float) -> int:
     return train_bytes
 
 
-def _reasons(case: Case, situation: Situation, best: Candidate, candidates: list[Candidate], measured: list[Candidate]) -> list[str]:
-    forecast = best.forecast(case.text)
-    lowest = min(candidate.forecast(case.text) for candidate in candidates)
+def search_reasons(case: Case, selection: Selection) -> list[str]:
+    """Why this configuration, in sentences."""
+    best, measured = selection.best, selection.measured
+    lowest = min(candidate.forecast(case.text) for candidate in selection.candidates)
     known = sum(candidate.measured.is_kept for candidate in measured if candidate.measured)
     steps = f"{len(measured)} measured" + (f" ({known} of them earlier; `pufferfish doctor --remeasure` forgets)" if known else "")
     return [
-        f"{len(candidates)} configurations priced, {steps}; the best forecast is {lowest:.4f}"
-        f" bits per byte, and of those within {choose.NEAR:.1%} of it the smallest was taken ({forecast:.4f})",
-        _batch_reason(situation, best),
-        _compile_reason(situation, best, candidates),
+        f"{len(selection.candidates)} configurations priced, {steps}; the best forecast is {lowest:.4f}"
+        f" bits per byte, and of those within {choose.NEAR:.1%} of it the smallest was taken ({best.forecast(case.text):.4f})",
+        _batch_reason(case, best),
+        _compile_reason(case, selection),
     ]
 
 
-def _batch_reason(situation: Situation, best: Candidate) -> str:
-    if situation.train.tokens_per_step != "auto":
+def _batch_reason(case: Case, best: Candidate) -> str:
+    if case.params.train.tokens_per_step != "auto":
         return f"{best.train.tokens_per_step} tokens a step, as pinned"
     law = scaling.best_tokens_per_step(max(1, best.tokens))
     return f"{best.train.tokens_per_step} tokens a step: the law for {format_count(best.tokens)} tokens says {law:.0f}"
 
 
-def _compile_reason(situation: Situation, best: Candidate, candidates: list[Candidate]) -> str:
-    if situation.train.compile != "auto":
+def _compile_reason(case: Case, selection: Selection) -> str:
+    best = selection.best
+    if case.params.train.compile != "auto":
         return f"compile: {str(best.train.is_compiled).lower()}, as pinned"
-    others = [candidate for candidate in candidates if candidate.train.is_compiled != best.train.is_compiled]
-    cost = f"about {COMPILE_S[situation.hardware.fingerprint.device]:.0f} s of the training time"
+    others = [candidate for candidate in selection.candidates if candidate.train.is_compiled != best.train.is_compiled]
+    cost = f"about {COMPILE_S[case.hardware.fingerprint.device]:.0f} s of the training time"
     if not others:
         return "not compiled: no compiler, or the compilation would take all the time"
-    other = min(candidate.forecast(situation.text) for candidate in others)
+    other = min(candidate.forecast(case.text) for candidate in others)
     word = "compiled" if best.train.is_compiled else "not compiled"
     return f"{word}: compilation takes {cost}, and the best forecast the other way is {other:.4f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from pufferfish.plan.prices import Price
 from pufferfish.schema.hardware import Hardware
@@ -70,6 +71,10 @@ def optimizer_seconds(machine: Machine, price: Price, model: ModelPlan, train: T
 
 def orthogonalization_flops(model: ModelPlan) -> float:
     """Of the Newton-Schulz polynomials for all matrices: 4 R^2 C + 2 R^3 each for R x C, R <= C."""
-    width, kv_width = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    shapes = [(width, model.d_model)] * 2 + [(kv_width, model.d_model)] * 2 + [(model.d_ff, model.d_model)] * 3
-    return MUON_POLYNOMIALS * model.num_layers * sum(4 * min(s) ** 2 * max(s) + 2 * min(s) ** 3 for s in shapes)
+    return model.num_layers * _block_flops(model.d_model, model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim, model.d_ff)
+
+
+@cache
+def _block_flops(d_model: int, width: int, kv_width: int, d_ff: int) -> float:
+    shapes = [(width, d_model)] * 2 + [(kv_width, d_model)] * 2 + [(d_ff, d_model)] * 3
+    return MUON_POLYNOMIALS * sum(4 * min(s) ** 2 * max(s) + 2 * min(s) ** 3 for s in shapes)

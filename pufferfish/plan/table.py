@@ -52,8 +52,7 @@ INSTEAD = "set `plan.strategy: measured`, which chooses a model for this machine
 def look_up(case: Case, measuring: Measuring | None, *, plan_s: float, known: Sequence[Candidate] = ()) -> Selection:
     """The row for the time that is left for training, with what the user pinned. Raises UserError if it fits into memory or time not even once."""
     vocabulary = max((each for each in case.vocabularies if each.vocab_size <= VOCABULARY or len(case.vocabularies) == 1), key=lambda each: each.vocab_size)
-    train_s = case.divided(vocabulary, plan_s=case.planning_limit_s).phases.train_s
-    row = row_for(train_s)
+    row = row_for(_train_s(case, vocabulary))
     model = next(space.models(wished(case.params.model, row), [vocabulary.vocab_size], max_seq_len=CONTEXT))
     train_bytes = bytes_of(row, model.seq_len, vocabulary, unique_bytes=case.text.unique_bytes)
     text = replace(case.text, unique_bytes=train_bytes)
@@ -66,8 +65,12 @@ def look_up(case: Case, measuring: Measuring | None, *, plan_s: float, known: Se
         best = replace(best, measured=step)
     if case.is_timed and best.num_steps < 1:
         raise _out_of_time(case, best)
-    measured = [best] if best.measured else []
-    return Selection(best, [best], measured, text, train_bytes, _reasons(case, row, best, train_s=train_s, train_bytes=train_bytes))
+    return Selection(best, [best], [best] if best.measured else [], text, train_bytes)
+
+
+def _train_s(case: Case, vocabulary: Vocabulary) -> float:
+    """Time for training, before anything is chosen: the classic table goes by the clock alone."""
+    return case.divided(vocabulary, plan_s=case.planning_limit_s).phases.train_s
 
 
 def row_for(train_s: float) -> Row:
@@ -121,12 +124,14 @@ def _shape(model: ModelPlan) -> str:
     return f"plan.strategy: table; {model.num_layers} layers x {model.d_model}"
 
 
-def _reasons(case: Case, row: Row, best: Candidate, *, train_s: float, train_bytes: int) -> list[str]:
+def table_reasons(case: Case, selection: Selection) -> list[str]:
+    """Which row it was, in sentences."""
+    best = selection.best
+    train_s = _train_s(case, best.vocabulary)
+    row = row_for(train_s)
     share = f"{row.data_share:.0%} of the text" if row.data_share else f"{NUM_SAMPLES} samples of one context"
     pins = [name for name, value in case.params.model.model_dump().items() if value != "auto"]
     shape = f"{row.num_layers} layers x {row.d_model}, {row.num_heads} heads" + (f", but for what is pinned ({', '.join(pins)})" if pins else "")
     pinned = "as pinned" if case.params.train.tokens_per_step != "auto" else "the conventional number for every row, and no law"
-    return [
-        f"the classic table for {format_duration(train_s)} of training ({row.use}): {shape}, {share} ({format_bytes(train_bytes)}); nothing was searched",
-        f"{best.train.tokens_per_step} tokens a step: {pinned}",
-    ]
+    time = f"the classic table for {format_duration(train_s)} of training ({row.use})"
+    return [f"{time}: {shape}, {share} ({format_bytes(selection.train_bytes)}); nothing was searched", f"{best.train.tokens_per_step} tokens a step: {pinned}"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 
 from pufferfish.data.survey import train_bytes_after_split
 from pufferfish.model.transformer import decoder_price
@@ -10,12 +12,14 @@ from pufferfish.plan import table
 from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, Measuring
 from pufferfish.plan.choose import MEASURED_STEPS_S
 from pufferfish.plan.make import decide
+from pufferfish.plan.preview import make_preview
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.scaling import Text, difficulty
 from pufferfish.plan.space import VOCABULARIES
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import ModelPlan, Plan, TrainPlan
+from pufferfish.schema.preview import Preview
 from pufferfish.train.known import KnownSteps, Tell, known_survey
 
 LARGEST_VOCABULARY = {"cpu": 8_192, "cuda": 32_768}  # the head of a larger one costs more than it gives
@@ -26,6 +30,13 @@ def plan_here(params: Params, hardware: Hardware, corpus: Corpus, *, spent_s: Ca
     """Survey the text, price and measure on this machine, choose. Raises UserError as `decide` and `survey` do."""
     case = case_here(params, hardware, corpus, here=hardware, tell=tell)
     return decide(case, measuring_here(hardware, spent_s=spent_s, tell=tell)).plan
+
+
+def preview_here(params: Params, here: Hardware, corpus: Corpus, *, other: Hardware | None, spent_s: Callable[[], float], tell: Tell) -> Preview:
+    """The plan with its surroundings, for this machine, `here`, or from predictions alone for an `other` one. Raises UserError as `plan_here` does."""
+    case = case_here(params, other or here, corpus, here=here, tell=tell)
+    case = replace(case, price_of=cache(case.price_of))  # the same models are priced for several budgets
+    return make_preview(case, None if other else measuring_here(here, spent_s=spent_s, tell=tell))
 
 
 def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardware, tell: Tell) -> Case:

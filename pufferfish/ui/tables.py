@@ -10,6 +10,7 @@ from pufferfish.schema.plan import BudgetPlan, Candidate, Forecast, ModelPlan, P
 from pufferfish.ui.lines import GAP, columns, labelled, machine_lines
 
 WIDTH = 110
+SHOWN_S = 0.05  # less cannot be seen in a table
 STAGES = ("hardware-probe", "plan", "prepare-subset", "train", "evaluate", "export")
 
 
@@ -20,7 +21,7 @@ def plan_text(plan: Plan, hardware: Hardware | None = None) -> str:
         decisions(plan, hardware),
         ["", *phase_table(plan.budget)],
         ["", *candidate_table(plan.why.candidates)] if plan.why.candidates else [],
-        ["", "  Why", *(line for reason in plan.why.reasons for line in bullet(reason))] if plan.why.reasons else [],
+        ["", *reason_lines(plan.why.reasons)] if plan.why.reasons else [],
     ]
     return "\n".join(line for part in parts for line in part)
 
@@ -78,10 +79,13 @@ def phase_rows(phases: Phases) -> list[tuple[str, float]]:
 
 
 def phase_table(budget: BudgetPlan) -> list[str]:
-    """How the time is divided."""
+    """How the time is divided; counted steps may take more or less than the budget."""
+    expected_s = sum(budget.phases.model_dump().values())
     rows = [("time", "planned", "share")]
-    for name, planned_s in [*phase_rows(budget.phases), ("total", budget.total_s)]:
+    for name, planned_s in [*phase_rows(budget.phases), ("total", expected_s)]:
         rows.append((name, format_duration(planned_s), f"{planned_s / budget.total_s:.0%}"))
+    if abs(expected_s - budget.total_s) > SHOWN_S:
+        rows.append(("budget", format_duration(budget.total_s), "100%"))
     return columns(rows, align="<>>")
 
 
@@ -114,6 +118,7 @@ def candidate_row(candidate: Candidate) -> tuple[str, ...]:
     )
 
 
-def bullet(reason: str) -> list[str]:
-    """One reason, wrapped."""
-    return textwrap.wrap(reason, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
+def reason_lines(reasons: list[str]) -> list[str]:
+    """Each wrapped behind a dash."""
+    wrapped = (textwrap.wrap(each, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False) for each in reasons)
+    return ["  Why", *(line for lines in wrapped for line in lines)]
