@@ -86,7 +86,7 @@ def test_a_pinned_shape_has_no_runner_up():
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_terms_of_memory_add_up_to_the_planned_peak(machine):
     shown = preview(machine)
-    assert list(shown.memory_bytes) == list(TERMS)
+    assert list(shown.memory_bytes) == [name for name in TERMS if name != "cache"]
     assert sum(shown.memory_bytes.values()) == shown.plan.forecast.peak_memory_bytes
     assert (shown.memory_bytes["weights"] == 0) == (shown.plan.train.dtype == "float32")
 

@@ -58,7 +58,7 @@ def format_bytes(num_bytes: float) -> str:
 
 def format_count(count: float) -> str:
     """A count for people: `1.3 M`, `24.6 k`, `512`."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(count) >= limit:
             return f"{count / limit:.3g} {unit}"
     return f"{count:.0f}"

@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "whether params.yaml is right",
     "doctor": "what this machine has, what is missing, and what may be cleaned up",
     "plan": "what would be trained for a budget, and how good it would be, without training",
+    "size": "what any model would need: parameters, arithmetic, memory, days on a machine",
     "generate": "continue a text with the trained model",
     "replay": "train the last model once more and see whether the weights are the same, bit for bit",
     "summary": "what the last `dvc repro` did",

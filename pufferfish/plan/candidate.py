@@ -40,7 +40,7 @@ class Candidate:
     @property
     def memory(self) -> Memory:
         """What it holds at its peak."""
-        return memory.memory_of(self.price, self.train, seq_len=self.model.seq_len, embedding_params=recipe.embedding_params(self.model))
+        return held(self.model, self.price, self.train)
 
     @property
     def step_s(self) -> float:
@@ -86,6 +86,11 @@ class Candidate:
             text=text,
             tokens_per_step=self.train.tokens_per_step,
         )
+
+
+def held(model: ModelPlan, price: Price, train: TrainPlan) -> Memory:
+    """What a training holds at its peak."""
+    return memory.memory_of(price, train, seq_len=model.seq_len, embedding_params=recipe.embedding_params(model))
 
 
 @dataclass(frozen=True)
@@ -206,30 +211,42 @@ def whole_tokens_per_step(situation: Situation, model: ModelPlan, wanted: float)
 
 
 def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: Vocabulary, *, tokens_per_step: int, is_compiled: bool) -> Candidate | None:
-    """The configuration with the largest micro-batch that fits, activations recomputed only if nothing else does. None where there is no time or memory."""
+    """The configuration as it fits best into memory. None where there is no time or memory."""
+    loop_s = loop_seconds(situation, vocabulary, is_compiled=is_compiled)
+    if loop_s <= 0 and situation.train.num_steps == "auto":
+        return None
+    train = fitted(situation, model, price, tokens_per_step=tokens_per_step, loop_s=loop_s, is_compiled=is_compiled)
+    return Candidate(model, train, price, speed.step_seconds(situation.machine, price, model, train), loop_s, vocabulary) if train else None
+
+
+def fitted(situation: Situation, model: ModelPlan, price: Price, *, tokens_per_step: int, loop_s: float, is_compiled: bool) -> TrainPlan | None:
+    """A training with the largest micro-batch that fits, activations recomputed only if nothing else does. None where nothing does."""
     sequences, embedding_params = tokens_per_step // model.seq_len, recipe.embedding_params(model)
     limit_bytes = memory.USABLE_SHARE * situation.hardware.usable_memory_bytes
-    loop_s, pinned = loop_seconds(situation, vocabulary, is_compiled=is_compiled), situation.train.micro_batch
-    if (loop_s <= 0 and situation.train.num_steps == "auto") or (pinned != "auto" and sequences % pinned):
+    pinned = situation.train.micro_batch
+    if pinned != "auto" and sequences % pinned:
         return None
     for is_checkpointed in (False, True):
-        train = recipe.train_plan(
-            situation.train,
-            situation.data,
-            situation.hardware,
-            model,
-            dtype=situation.dtype,
-            tokens_per_step=tokens_per_step,
-            micro_batch=1,
-            num_steps=1,
-            train_s=loop_s,
-            best_tokens_per_step=tokens_per_step,
-            is_compiled=is_compiled,
-            is_checkpointed=is_checkpointed,
-        )
+        train = bare(situation, model, tokens_per_step=tokens_per_step, loop_s=loop_s, is_compiled=is_compiled, is_checkpointed=is_checkpointed)
         fits = memory.largest_micro_batch(price, train, seq_len=model.seq_len, embedding_params=embedding_params, limit_bytes=limit_bytes)
         if fits >= (1 if pinned == "auto" else pinned):
-            size = largest_divisor(sequences, at_most=fits) if pinned == "auto" else pinned
-            train = train.model_copy(update={"micro_batch": size})
-            return Candidate(model, train, price, speed.step_seconds(situation.machine, price, model, train), loop_s, vocabulary)
+            return train.model_copy(update={"micro_batch": largest_divisor(sequences, at_most=fits) if pinned == "auto" else pinned})
     return None
+
+
+def bare(situation: Situation, model: ModelPlan, *, tokens_per_step: int, loop_s: float, is_compiled: bool, is_checkpointed: bool) -> TrainPlan:
+    """A training with one sequence at a time, which takes the least memory."""
+    return recipe.train_plan(
+        situation.train,
+        situation.data,
+        situation.hardware,
+        model,
+        dtype=situation.dtype,
+        tokens_per_step=tokens_per_step,
+        micro_batch=1,
+        num_steps=1,
+        train_s=loop_s,
+        best_tokens_per_step=tokens_per_step,
+        is_compiled=is_compiled,
+        is_checkpointed=is_checkpointed,
+    )

@@ -20,6 +20,7 @@ TERMS = {  # of memory, in words
     "activations": "activations",
     "logits": "logits of the head",
     "workspace": "work space",
+    "cache": "keys and values of one context",  # where text is written
 }
 PREDICTED = "predicted for a machine that is not this one: no step was measured there, and the text was surveyed here"
 
@@ -41,10 +42,10 @@ def preview_text(preview: Preview, hardware: Hardware) -> str:
     return "\n".join(line for part in parts for line in part)
 
 
-def memory_table(memory_bytes: dict[str, int]) -> list[str]:
+def memory_table(memory_bytes: dict[str, int], title: str = "memory") -> list[str]:
     """Terms of the peak; those that are nothing are left out."""
     total = sum(memory_bytes.values())
-    rows = [("memory", "at the peak", "share")]
+    rows = [(title, "at the peak", "share")]
     rows += [(TERMS[name], format_bytes(term), f"{term / total:.0%}") for name, term in memory_bytes.items() if term]
     return columns([*rows, ("total", format_bytes(total), "100%")], align="<>>")
 

@@ -1,0 +1,99 @@
+"""`pufferfish size`: what any model would need on a measured machine. Arithmetic alone: no torch, no text, nothing is trained."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pufferfish.base import paths
+from pufferfish.base.errors import UserError
+from pufferfish.cli.plan import load_machine
+from pufferfish.plan import space
+from pufferfish.plan.sizing import TOKENS_PER_PARAMETER, size_up
+from pufferfish.probe.fingerprint import identify_here
+from pufferfish.probe.probe import kept_speeds
+from pufferfish.schema.complaints import in_words
+from pufferfish.schema.hardware import Hardware
+from pufferfish.schema.params import HardwareProbeParams, ModelParams, Params
+from pufferfish.schema.plan import ModelPlan
+from pufferfish.ui.sizing import sizing_text
+
+OPTIONS = {  # field of the settings -> option
+    "num_layers": "--layers",
+    "d_model": "--width",
+    "seq_len": "--context",
+    "num_heads": "--heads",
+    "num_kv_heads": "--kv-heads",
+    "d_ff": "--ff",
+}
+MEANINGS = {
+    "num_layers": "decoder layers",
+    "d_model": "width of the residual stream",
+    "seq_len": "context in tokens",
+    "num_heads": "query heads (default: as the plan chooses)",
+    "num_kv_heads": "key/value heads (default: as the plan chooses)",
+    "d_ff": "width of the feed-forward layer (default: 8/3 of the width)",
+}
+REQUIRED = ("num_layers", "d_model", "seq_len")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The shape, the training, the machine."""
+    for name, option in OPTIONS.items():
+        parser.add_argument(option, dest=name, type=int, metavar="N", required=name in REQUIRED, help=MEANINGS[name])
+    parser.add_argument("--vocab", type=int, metavar="N", required=True, help="size of the vocabulary")
+    parser.add_argument("--tied", action="store_true", help="input and output share their embedding")
+    parser.add_argument("--tokens", type=float, metavar="N", help=f"to train on, for example 7e9 (default: {TOKENS_PER_PARAMETER} for each parameter)")
+    parser.add_argument("--machine", metavar="FILE", type=Path, help=f"a {paths.HARDWARE.name} (default: this machine, as it was measured)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises UserError for an impossible shape, and where the machine is not measured yet."""
+    model = model_of(arguments)
+    if arguments.tokens is not None and not 1 <= arguments.tokens < 1e18:
+        raise UserError("the number of tokens is not right", saw=f"--tokens {arguments.tokens:g}", fix="give a number from 1 on, for example 7e9")
+    hardware = load_machine(arguments.machine) if arguments.machine else this_machine()
+
+    from pufferfish.model.transformer import decoder_price
+
+    tokens = None if arguments.tokens is None else int(arguments.tokens)
+    sizing = size_up(model, hardware, lambda model, attention: decoder_price(model, attention=attention), tokens=tokens)
+    if arguments.json:
+        plans = {name: getattr(sizing, name).model_dump() for name in ("model", "train")}
+        print(json.dumps({**{name: value for name, value in vars(sizing).items() if name not in plans}, **plans}, indent=2))
+    else:
+        print(sizing_text(sizing, hardware))
+    return 0
+
+
+def model_of(arguments: argparse.Namespace) -> ModelPlan:
+    """The shape with what was left open chosen as the plan does. Raises UserError where there is no such shape, naming the nearest."""
+    wishes = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    written = ", ".join(f"{OPTIONS[name]} {value}" for name, value in wishes.items())
+    if not 1 <= arguments.vocab <= 10**9:
+        raise UserError("the vocabulary is not right", saw=f"--vocab {arguments.vocab}", fix="give the number of its tokens")
+    try:
+        wish = ModelParams(**wishes, is_tied=arguments.tied)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what, fix = in_words(first)
+        saw = f"{OPTIONS[first['loc'][0]]} {first['input']}" if first["loc"] else written
+        raise UserError(f"there is no such model: {what}", saw=saw, fix=fix) from None
+    return next(space.models(wish, [arguments.vocab], max_seq_len=wish.seq_len))
+
+
+def this_machine() -> Hardware:
+    """As the last probe measured it. Raises UserError if none did."""
+    if paths.HARDWARE.exists():
+        return Hardware.load(paths.HARDWARE)
+    wish = Params.load(paths.PARAMS).hardware_probe if paths.PARAMS.exists() else HardwareProbeParams()
+    identity = identify_here(wish)
+    measured = kept_speeds(identity.fingerprint)
+    if measured is None:
+        fix = f"run `dvc repro {Hardware.MADE_BY}`, or name a measured machine with --machine FILE"
+        raise UserError("this machine is not measured yet", saw=f"no file {paths.HARDWARE.absolute()}", fix=fix)
+    return Hardware(fingerprint=identity.fingerprint, measured=measured, usable_memory_bytes=identity.usable_memory_bytes)
