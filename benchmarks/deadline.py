@@ -2,8 +2,8 @@
 
     python benchmarks/deadline.py --budgets 60s,3m --runs 3 [--corpus path] [--disturb core] [--json]
 
-Each run happens in a fresh copy of this checkout in a temporary folder: nothing is cached, nothing is measured yet, only the installed environment and the
-machine are the same. Spent is the time from the start of the probe's process to the end of the export's, as the stages stamp it themselves.
+Each run happens in a fresh copy of this checkout (pipeline.py). Spent is the time from the start of the probe's process to the end of the export's, as the
+stages stamp it themselves.
 
 A disturbance comes when half of the budget has passed since DVC was started: `core` keeps one core busy from then to the end, `disk` writes to the disk of
 the run from then to the end, `stop` stops the training process for ten seconds, as a suspended laptop would.
@@ -13,26 +13,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pipeline
 import psutil
-import yaml
 
 from pufferfish.base.units import format_bytes, format_duration, parse_duration
 
-ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
-FIRST, LAST = "hardware-probe", "export"
+LAST = "export"
 TRAINING = "stages/train.py"
 STOP_S = 10.0
 LOOK_S = 0.1  # between two looks for the training process
@@ -87,49 +82,24 @@ class Run:
         return self.forecast_low_bpb <= self.val_bpb <= self.forecast_high_bpb
 
 
-def copy_project(folder: Path) -> None:
-    """What git knows and what is new here, as a repository of its own without any result."""
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in listed.stdout.splitlines():
-        source, target = ROOT / name, folder / name
-        if source.is_file() and not name.startswith(("artifacts/", "dvc.lock")):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
-    subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], cwd=folder, check=True)
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """The copy's own code comes before the checkout's, and nothing of the user's tracking is touched."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
-    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
-
-
 def run_once(budget: str, *, corpus: str, disturbance: str) -> Run:
     """Raises CalledProcessError, with the pipeline's last words on the screen, if a stage fails."""
-    with tempfile.TemporaryDirectory(prefix="pufferfish-deadline-") as name:
-        folder = Path(name)
-        copy_project(folder)
-        params = yaml.safe_load((folder / "params.yaml").read_text())
-        params["budget"]["time"] = budget
-        if corpus:
-            params["data"] |= {"source": "text", "path": str(Path(corpus).resolve())}
-        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        # The set-up creates the store before any budget starts; so does this.
-        subprocess.run([sys.executable, "-m", "pufferfish.track.store"], cwd=folder, env=environment(folder), check=True, stdout=sys.stderr)
-        run_disturbed([str(BIN / "dvc"), "repro"], folder, disturbance, after_s=parse_duration(budget) / 2)
+    with pipeline.cold_project(pipeline.settings_for(budget, corpus)) as folder:
+        run_disturbed(pipeline.dvc_repro(), folder, disturbance, after_s=parse_duration(budget) / 2)
         return read_run(folder, parse_duration(budget), disturbance=disturbance)
 
 
 def run_disturbed(command: list[str], folder: Path, disturbance: str, *, after_s: float) -> None:
     """Run the command in the folder and disturb it when it has run so long. Raises CalledProcessError if it fails."""
-    with subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=sys.stderr) as pipeline:
+
+    def attend(process: subprocess.Popen[bytes]) -> None:
         try:
-            pipeline.wait(after_s)
+            process.wait(after_s)
         except subprocess.TimeoutExpired:
-            with DISTURBANCES[disturbance](psutil.Process(pipeline.pid), folder):
-                pipeline.wait()
-    if pipeline.returncode:
-        raise subprocess.CalledProcessError(pipeline.returncode, command)
+            with DISTURBANCES[disturbance](psutil.Process(process.pid), folder):
+                process.wait()
+
+    pipeline.run(command, folder, output=sys.stderr, attend=attend)
 
 
 @contextmanager
@@ -144,9 +114,9 @@ def beside(code: str, *arguments: str) -> Iterator[None]:
 
 
 @contextmanager
-def training_stopped(pipeline: psutil.Process, folder: Path) -> Iterator[None]:
+def training_stopped(dvc: psutil.Process, folder: Path) -> Iterator[None]:
     """The training process stands still for `STOP_S`, then goes on."""
-    training = find_training(pipeline)
+    training = find_training(dvc)
     print(f"--- training stands still for {STOP_S:.0f} s", file=sys.stderr, flush=True)
     training.suspend()
     try:
@@ -156,10 +126,10 @@ def training_stopped(pipeline: psutil.Process, folder: Path) -> Iterator[None]:
     yield
 
 
-def find_training(pipeline: psutil.Process) -> psutil.Process:
+def find_training(dvc: psutil.Process) -> psutil.Process:
     """The process of the train stage, waited for where an earlier stage is still at work. Raises LookupError if the pipeline ends without one."""
-    while pipeline.is_running() and pipeline.status() != psutil.STATUS_ZOMBIE:
-        for process in pipeline.children(recursive=True):
+    while dvc.is_running() and dvc.status() != psutil.STATUS_ZOMBIE:
+        for process in dvc.children(recursive=True):
             try:
                 if TRAINING in process.cmdline():  # an argument of its own: the shell around it has the whole command in one
                     return process
@@ -170,25 +140,24 @@ def find_training(pipeline: psutil.Process) -> psutil.Process:
 
 
 DISTURBANCES: dict[str, Callable[[psutil.Process, Path], AbstractContextManager[None]]] = {
-    "none": lambda pipeline, folder: nullcontext(),
-    "core": lambda pipeline, folder: beside(BUSY_CORE),
+    "none": lambda dvc, folder: nullcontext(),
+    "core": lambda dvc, folder: beside(BUSY_CORE),
     "stop": training_stopped,
-    "disk": lambda pipeline, folder: beside(BUSY_DISK, str(folder / "disturbance.tmp")),
+    "disk": lambda dvc, folder: beside(BUSY_DISK, str(folder / "disturbance.tmp")),
 }
 
 
 def read_run(folder: Path, budget_s: float, *, disturbance: str) -> Run:
     """What the stages wrote down."""
-    artifacts = folder / "artifacts"
-    forecast = json.loads((artifacts / "plan.json").read_text())["forecast"]
-    outcome = json.loads((artifacts / "model" / "outcome.json").read_text())
-    stamps = {path.stem: json.loads(path.read_text()) for path in (artifacts / "timing").glob("*.json")}
+    forecast = pipeline.read_json(folder, "plan.json")["forecast"]
+    outcome = pipeline.read_json(folder, "model/outcome.json")
+    stamps = pipeline.read_stamps(folder)
     return Run(
         disturbance=disturbance,
         budget_s=budget_s,
-        spent_s=stamps[LAST]["end_s"] - stamps[FIRST]["start_s"],
-        stages_s={name: stamps[name]["elapsed_s"] for name in sorted(stamps, key=lambda each: stamps[each]["start_s"])},
-        val_bpb=json.loads((artifacts / "evaluation.json").read_text())["val_bpb"],
+        spent_s=pipeline.spent_s(stamps, last=LAST),
+        stages_s={name: stamp["elapsed_s"] for name, stamp in stamps.items()},
+        val_bpb=pipeline.read_json(folder, "evaluation.json")["val_bpb"],
         forecast_bpb=forecast["val_bpb"],
         forecast_low_bpb=forecast["val_bpb_low"],
         forecast_high_bpb=forecast["val_bpb_high"],
@@ -242,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run whole cold pipelines and compare the time planned with the time spent.")
     parser.add_argument("--budgets", default="60s,3m", help="durations, separated by commas (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="of each budget (default: %(default)s)")
-    parser.add_argument("--corpus", default="", help="a text file or folder; default: the embedded source")
+    parser.add_argument("--corpus", default=pipeline.STDLIB, help="a text file or folder (default: %(default)s, the embedded source)")
     parser.add_argument("--disturb", choices=DISTURBANCES, default="none", help="what happens at half time (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the runs as JSON")
     arguments = parser.parse_args()

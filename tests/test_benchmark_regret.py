@@ -1,0 +1,356 @@
+"""The benchmark of the planner's choice searches, remembers and compares; a made-up runner, whose best configuration is known, stands for the pipelines."""
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import yaml
+
+from pufferfish.base.errors import UserError
+from pufferfish.schema.params import Params
+
+
+def load(name):
+    folder = str(Path(__file__).resolve().parents[1] / "benchmarks")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as Python does for a script
+    return importlib.import_module(name)
+
+
+descent, ledger, pipeline, regret, report = map(load, ("descent", "ledger", "pipeline", "regret", "report"))
+
+CHOICE = descent.Configuration(num_layers=2, d_model=96, vocab_size=1024, seq_len=128, tokens_per_step=1536, compile=False, learning_rate=0.015)
+BEST = replace(CHOICE, d_model=160, vocab_size=2048, tokens_per_step=384)
+SHORT, LONG = ledger.Case("stdlib", "60s"), ledger.Case("/text", "5m")
+
+
+def notches(configuration):
+    """Distance from the best one on each axis, in e-folds."""
+    return [math.log(float(value) / float(getattr(BEST, axis))) for axis, value in asdict(configuration).items() if axis != "compile"]
+
+
+def bowl(configuration):
+    return 1.5 * (1 + 0.01 * sum(abs(each) for each in notches(configuration)))
+
+
+class MadeUp:
+    """A runner with a bowl of bits per byte. `refuses` and `is_late` tell of what; everything asked for is noted."""
+
+    def __init__(self, refuses=lambda order: "", spent_s=lambda order: 50.0):
+        self.orders, self.refuses, self.spent_s = [], refuses, spent_s
+
+    def __call__(self, order):
+        self.orders.append(order)
+        if stage := self.refuses(order):
+            return ledger.Result(8.0, refused_by=stage, refusal="it cannot be\n  saw:  this\n  fix:  that")
+        wished = {axis: value for axis, value in order.pins.items() if axis != "strategy"}
+        configuration = replace(CHOICE, **wished)
+        return ledger.Result(
+            spent_s=self.spent_s(order),
+            val_bpb=bowl(configuration) + 0.001 * order.seed,
+            val_bytes=777,
+            device="cpu",
+            configuration=asdict(configuration),
+            tokens=4_000_000,
+            flops_per_token=3e6,
+        )
+
+
+def price_of(model, attention):
+    matrices = 12 * model.num_layers * model.d_model**2 + model.vocab_size * model.d_model
+    return SimpleNamespace(num_params=matrices + model.vocab_size * model.d_model, flops_per_token=6 * matrices)
+
+
+def study(runner, path, *, cases=(SHORT,), num_runs=30, num_seeds=1, num_repeats=0, told=None):
+    wishes = regret.Wishes(num_runs, num_seeds, num_repeats)
+    laboratory = regret.Laboratory(ledger.Ledger(path), runner, cases, wishes, code="abc", tell=(told if told is not None else []).append)
+    studies = [regret.study(case, laboratory, wishes, price_of=price_of) for case in cases]
+    assert laboratory.left_s == 0
+    return studies
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "runs" / "regret.jsonl"
+
+
+def roles(path):
+    return [json.loads(line)["role"] for line in path.read_text().splitlines()]
+
+
+def test_the_descent_reaches_the_bottom_of_a_bowl_and_evaluates_nothing_twice():
+    seen = []
+    grids = descent.grids_around(CHOICE, with_compile=False)
+    found = descent.descend(CHOICE, bowl(CHOICE), grids, lambda each: seen.append(each) or bowl(each), max_runs=1000)
+    assert found == BEST
+    assert len(seen) == len({*seen, CHOICE}) - 1
+
+
+def test_the_descent_ends_when_its_runs_are_used_up_with_the_best_it_saw():
+    seen = []
+    grids = descent.grids_around(CHOICE, with_compile=False)
+    found = descent.descend(CHOICE, bowl(CHOICE), grids, lambda each: seen.append(each) or bowl(each), max_runs=7)
+    assert len(seen) == 7
+    assert found == min(seen, key=bowl)
+
+
+def test_illegal_neighbours_are_no_runs_and_runs_that_failed_are_no_way():
+    grids = {"d_model": (64, 96, 128), "num_layers": (1, 2, 3)}
+    answers = {(64, 2): None, (128, 2): math.inf, (96, 1): 3.0}
+    found = descent.descend(CHOICE, 2.0, grids, lambda each: answers[each.d_model, each.num_layers], max_runs=2)
+    assert found == CHOICE  # three layers would have been the third run
+
+
+def test_neighbours_are_one_value_away_and_end_with_the_grid():
+    grids = descent.grids_around(CHOICE, with_compile=True)
+    around = {axis: [getattr(each, axis) for each in descent.neighbours(CHOICE, axis, grid)] for axis, grid in grids.items()}
+    assert around.pop("learning_rate") == pytest.approx([0.01, 0.0225])
+    assert around == {
+        "tokens_per_step": [768, 3072],
+        "d_model": [64, 128],
+        "num_layers": [1, 3],
+        "vocab_size": [512, 2048],
+        "seq_len": [256],
+        "compile": [True],
+    }
+
+
+def test_a_short_budget_does_not_search_compilation():
+    assert "compile" not in descent.grids_around(CHOICE, with_compile=False)
+
+
+def test_all_values_of_the_grids_ascend():
+    assert all(list(grid) == sorted(set(grid)) for grid in descent.grids_around(CHOICE, with_compile=True).values())
+
+
+def test_random_configurations_come_again_with_their_seed_and_are_whole_sequences():
+    drawn = list(islice(descent.draw(CHOICE, 3, with_compile=False), 50))
+    assert drawn == list(islice(descent.draw(CHOICE, 3, with_compile=False), 50))
+    assert drawn != list(islice(descent.draw(CHOICE, 4, with_compile=False), 50))
+    assert all(each.tokens_per_step % each.seq_len == 0 and not each.compile for each in drawn)
+
+
+def test_the_search_finds_the_regret_and_the_way(out):
+    [found] = study(MadeUp(), out)
+    summary = report.summarise(found)
+    assert summary.regret == pytest.approx(bowl(CHOICE) / bowl(BEST) - 1)
+    assert summary.changes == {"d_model": [96, 160], "vocab_size": [1024, 2048], "tokens_per_step": [1536, 384]}
+    assert summary.best_role == "search"
+    assert summary.num_runs == len(roles(out))
+
+
+def test_every_run_is_one_line_with_all_that_tells_it_apart(out):
+    runner = MadeUp()
+    study(runner, out)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(lines) == len(runner.orders)
+    assert roles(out)[0] == "planner"
+    assert {"corpus", "budget", "role", "pins", "configuration", "val_bpb", "spent_s", "machine", "date", "code"} <= set(lines[0])
+
+
+def test_no_order_is_run_twice(out):
+    runner = MadeUp()
+    study(runner, out, cases=[SHORT, LONG], num_repeats=2)
+    names = [(order.case, tuple(sorted(order.pins.items())), order.seed) for order in runner.orders]
+    assert len(names) == len(set(names))
+
+
+def test_a_benchmark_that_was_stopped_goes_on_where_it_was(out):
+    whole = MadeUp()
+    expected = study(whole, out, num_repeats=1)
+    lines = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(lines[:6]) + lines[6][:40])  # stopped in the middle of a line
+    rest = MadeUp()
+    found = study(rest, out, num_repeats=1)
+    assert rest.orders == whole.orders[6:]
+    assert report.summarise(found[0]) == report.summarise(expected[0])
+    again = MadeUp()
+    assert report.summarise(study(again, out, num_repeats=1)[0]) == report.summarise(expected[0])
+    assert not again.orders
+
+
+def test_what_the_planner_refuses_is_remembered_but_is_no_run(out):
+    runner = MadeUp(refuses=lambda order: "plan" if order.pins.get("vocab_size") == 2048 else "")
+    [found] = study(runner, out, num_runs=4)
+    legal = [run for run in found.runs if run.role == "search" and run.is_legal]
+    assert len(legal) == 4
+    runner.orders.clear()
+    study(runner, out, num_runs=4)
+    assert not runner.orders
+
+
+def test_a_training_that_diverges_is_a_run_that_does_not_count(out):
+    [found] = study(MadeUp(refuses=lambda order: "train" if order.pins.get("learning_rate", 0) > 0.015 else ""), out)
+    assert any(run.is_legal and run.score == math.inf for run in found.runs)
+    assert found.best.order.pins["learning_rate"] == 0.015
+
+
+def test_who_is_late_is_not_the_best(out):
+    [found] = study(MadeUp(spent_s=lambda order: 61.0 if order.pins.get("tokens_per_step") == 384 else 59.0), out)
+    assert found.best.result.configuration["tokens_per_step"] == 768
+
+
+def test_a_refused_rival_is_told_in_the_table(out):
+    [found] = study(MadeUp(refuses=lambda order: "plan" if "strategy" in order.pins else ""), out)
+    summary = report.summarise(found)
+    assert summary.rivals["table"] is None
+    assert summary.rivals["20 per parameter"] > 0
+    assert "stdlib, 60s, table: refused by plan: it cannot be" in report.table([summary]).splitlines()
+
+
+def test_a_refused_planner_ends_its_case_alone(out):
+    runner = MadeUp(refuses=lambda order: "plan" if order.case == SHORT else "")
+    summaries = [report.summarise(each) for each in study(runner, out, cases=[SHORT, LONG])]
+    assert [each.regret is None for each in summaries] == [True, False]
+    assert len([order for order in runner.orders if order.case == SHORT]) == 1
+    assert "stdlib, 60s, planner: refused by plan: it cannot be" in report.table(summaries)
+
+
+def test_the_random_rival_is_drawn_until_it_is_legal_once_for_each_seed(out):
+    [found] = study(MadeUp(refuses=lambda order: "plan" if order.pins.get("d_model", 0) > 192 else ""), out, num_seeds=3)
+    assert len(found.rivals["random"]) == 3
+    assert all(run in found.rivals["random"] for run in found.runs if run.role == "random" and run.is_legal)
+    assert all(run.result.configuration["d_model"] <= 192 for run in found.rivals["random"])
+
+
+def test_pairs_are_run_again_with_other_initial_weights_and_the_same_for_both(out):
+    runner = MadeUp()
+    [found] = study(runner, out, num_repeats=2)
+    assert [(first.order.seed, second.order.seed) for first, second in found.pairs] == [(1, 1), (2, 2)]
+    assert all(first.order.pins == {} and second.order.pins == asdict(BEST) for first, second in found.pairs)
+    summary = report.summarise(found)
+    pairs = [(bowl(CHOICE) + 0.001 * seed) / (bowl(BEST) + 0.001 * seed) - 1 for seed in (1, 2)]
+    assert summary.regret_again == pytest.approx(sum(pairs) / 2)
+
+
+def test_a_planner_that_is_the_best_is_not_compared_with_itself(out, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "BEST", CHOICE)
+    [found] = study(MadeUp(), out, num_repeats=1)
+    assert found.pairs == []
+    assert report.summarise(found).regret == 0
+    assert "the planner's choice" in report.table([report.summarise(found)])
+
+
+def test_the_time_left_falls_to_the_last_run(out):
+    told = []
+    study(MadeUp(), out, cases=[SHORT], num_runs=2, num_repeats=1, told=told)
+    left = [line.rsplit("; ", 1)[1] for line in told if line.startswith("---")]
+    assert left == [f"about {minutes}m 00s left at most" for minutes in range(8, 0, -1)]
+
+
+def test_a_corpus_that_changed_is_not_compared_with_itself(out):
+    first = study(MadeUp(), out)[0].planner
+    other = replace(first, result=replace(first.result, val_bytes=778))
+    with pytest.raises(UserError, match="validation text"):
+        ledger.Ledger(out).add(other)
+
+
+def test_twenty_tokens_for_each_parameter_come_out_of_the_planners_operations():
+    for tokens in (10**5, 10**7, 10**9):
+        planner = ledger.Result(50.0, val_bpb=1.5, device="cpu", tokens=tokens, flops_per_token=6e6)
+        pins = regret.twenty_tokens_per_parameter(planner, price_of)
+        ratios = {}
+        for num_layers in descent.LAYERS:
+            price = price_of(SimpleNamespace(num_layers=num_layers, d_model=64 * num_layers, vocab_size=4096), "sdpa")
+            ratios[num_layers] = tokens * 6e6 / price.flops_per_token / price.num_params
+        assert pins == {
+            "num_layers": min(ratios, key=lambda each: abs(math.log(ratios[each] / 20))),
+            "d_model": 64 * pins["num_layers"],
+            "vocab_size": 4096,
+            "seq_len": 256,
+        }
+    assert pins["num_layers"] > 2
+
+
+def test_settings_pin_what_is_wanted_and_nothing_else(tmp_path):
+    params = yaml.safe_load((pipeline.ROOT / "params.yaml").read_text())
+    for order in (regret.Order(SHORT, {}), regret.Order(LONG, asdict(CHOICE), 5), regret.Order(SHORT, {"strategy": "table"})):
+        settings = regret.settings_of(order)
+        text = yaml.safe_dump({name: values | settings.get(name, {}) for name, values in params.items()})
+        (tmp_path / "params.yaml").write_text(text)
+        read = Params.load(tmp_path / "params.yaml")
+        found = {name: getattr(getattr(read, section), name) for name, section in regret.SECTIONS.items()}
+        assert found == {**dict.fromkeys(found, "auto"), "strategy": "measured", **order.pins}
+        assert (read.budget.time_s, read.data.seed, read.train.seed) == (order.case.budget_s, 0, order.seed)
+        assert (read.data.source, read.data.path) == (("stdlib", "") if order.case == SHORT else ("text", "/text"))
+
+
+def test_a_result_is_read_from_what_the_stages_left(tmp_path):
+    model = {"num_layers": 2, "d_model": 96, "vocab_size": 1024, "seq_len": 128, "num_heads": 3}
+    train = {"tokens_per_step": 1536, "is_compiled": False, "matrix_lr": 0.015, "device": "cpu"}
+    written = {
+        "plan.json": {"model": model, "train": train, "forecast": {"flops_per_token": 2.5e6}},
+        "evaluation.json": {"val_bpb": 1.75, "num_bytes": 777},
+        "model/outcome.json": {"num_tokens": 123_456},
+        "timing/hardware-probe.json": {"start_s": 10.0, "end_s": 13.0},
+        "timing/evaluate.json": {"start_s": 52.0, "end_s": 57.5},
+    }
+    for name, content in written.items():
+        (tmp_path / "artifacts" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "artifacts" / name).write_text(json.dumps(content))
+    expected = ledger.Result(47.5, 1.75, 777, "cpu", asdict(CHOICE), 123_456, 2.5e6)
+    assert regret.read_result(tmp_path) == expected
+
+
+REFUSED = """
+Running stage 'plan':
+> python stages/plan.py
+plan: tokens per step are not whole sequences
+  saw:  train.tokens_per_step: 1000; a sequence has 128 tokens
+  fix:  set `train.tokens_per_step: 1024`
+ERROR: failed to reproduce 'plan': failed to run: python stages/plan.py, exited with 2
+"""
+
+
+def test_a_refusal_is_told_from_a_crash_by_the_status_of_the_stage():
+    refused = pipeline.refusal_in(REFUSED)
+    assert refused.stage == "plan"
+    assert refused.text.splitlines()[0] == "tokens per step are not whole sequences"
+    assert refused.text.endswith("fix:  set `train.tokens_per_step: 1024`")
+    assert pipeline.refusal_in(REFUSED.replace("with 2", "with 1")) is None
+    assert pipeline.refusal_in(REFUSED.replace("stages/plan.py, exited", "stages/hardware_probe.py, exited")).stage == "hardware-probe"
+
+
+@pytest.mark.parametrize(("status", "raised"), [(2, pipeline.Refused), (1, subprocess.CalledProcessError)])
+def test_a_quiet_pipeline_tells_of_a_refusal_and_shows_the_last_words_of_a_crash(tmp_path, monkeypatch, capfd, status, raised):
+    code = f"import sys; sys.exit({REFUSED.replace('with 2', f'with {status}')!r})"
+    monkeypatch.setattr(pipeline, "dvc_repro", lambda *targets: [sys.executable, "-c", code])
+    with pytest.raises(raised):
+        pipeline.reproduce_quietly(tmp_path, "evaluate")
+    assert (f"exited with {status}" in capfd.readouterr().err) == (status == 1)
+
+
+def test_a_copy_has_what_git_knows_and_what_is_new_but_no_result(tmp_path):
+    source, copy, snapshot = tmp_path / "source", tmp_path / "copy", tmp_path / "snapshot"
+    for name, text in {"known.py": "1", "new.py": "2", "artifacts/plan.json": "{}", "dvc.lock": "", "ignored.txt": "", ".gitignore": "ignored.txt"}.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text)
+    subprocess.run(["git", "init", "--quiet"], cwd=source, check=True)
+    subprocess.run(["git", "add", "known.py", ".gitignore"], cwd=source, check=True)
+    pipeline.copy_project(snapshot, source=source)
+    pipeline.copy_project(copy, source=snapshot)
+    assert sorted(path.name for path in copy.iterdir()) == [".git", ".gitignore", "known.py", "new.py"]
+
+
+def test_what_still_delivers_is_waited_for(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)", str(tmp_path / "journal")]) as process:
+        pipeline.wait_for_stragglers(tmp_path)
+        assert not psutil.pid_exists(process.pid) or process.poll() == 0
+
+
+def test_the_table_names_mean_and_worst_under_the_heads(out):
+    summaries = [report.summarise(each) for each in study(MadeUp(), out, cases=[SHORT, LONG])]
+    summaries = [replace(each, regret=share) for each, share in zip(summaries, (0.01, 0.03), strict=True)]
+    head, *lines = report.table(summaries).splitlines()
+    end = head.index("regret") + len("regret")
+    assert [line[:end].split()[-1] for line in lines] == ["+1.00%", "+3.00%", "+2.00%", "+3.00%"]
+    assert [line.split()[0] for line in lines] == ["stdlib", "/text", "mean", "worst"]
+    json.dumps([asdict(each) for each in summaries])
