@@ -4,8 +4,8 @@
 
 For each corpus and budget: one cold pipeline with everything `auto`; coordinate descent from its choice, each neighbour a whole cold pipeline of the same
 budget with its values pinned, so that everything is paid from the same time; and the rivals, as whole pipelines too: the classic time table, a model with 20
-tokens for each parameter, and random configurations. A pinned plan hands the time that it does not need for choosing to training, so what choosing costs is part of the regret. Export is left out,
-its reserve is planned all the same. What the planner refuses is illegal, and no run.
+tokens for each parameter, and random configurations. A pinned plan hands the time that it does not need for choosing to training, so what choosing costs is
+part of the regret. Export is left out, its reserve is planned all the same. What the planner refuses is illegal, and no run.
 
 Regret is the planner's bits per byte over the best found, less one. The best of many noisy runs is lucky: `--repeat` runs the planner's and the best
 configuration again, with other initial weights, and compares them pairwise. Every finished run is a line in the file `--out`: called again with the same
