@@ -28,6 +28,7 @@ def toy_model():
         norm_eps=1e-5,
         is_tied=False,
         has_qk_norm=False,
+        lookup="none",
     )
     model = Decoder(plan).eval()
     generator = torch.Generator().manual_seed(0)

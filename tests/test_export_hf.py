@@ -30,7 +30,7 @@ SHAPES = {
 }
 
 
-def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_qk_norm=True):
+def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_qk_norm=True, lookup="none"):
     phases = Phases(hardware_probe_s=1, plan_s=2, prepare_subset_s=3, train_s=4, evaluate_s=5, export_s=6, between_s=1)
     data = DataPlan(
         source="text", path="corpus", corpus="c0", validation_path="", validation_content="", validation_share=0.05, max_validation_bytes=999,
@@ -38,7 +38,7 @@ def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_
     )  # fmt: skip
     model = ModelPlan(
         vocab_size=vocab_size, num_layers=2, d_model=48, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=48 // num_heads, d_ff=56, seq_len=20,
-        rope_theta=700.0, norm_eps=1e-5, is_tied=is_tied, has_qk_norm=has_qk_norm,
+        rope_theta=700.0, norm_eps=1e-5, is_tied=is_tied, has_qk_norm=has_qk_norm, lookup=lookup,
     )  # fmt: skip
     train = TrainPlan(
         device="cpu", num_threads=1, dtype="float32", attention="sdpa", is_compiled=False, is_checkpointed=False, optimizer="muon", matrix_lr=0.02,

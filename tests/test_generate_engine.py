@@ -28,7 +28,7 @@ def toy_tokenizer():
 def toy_model(*, seq_len=11, is_tied=False):
     plan = ModelPlan(
         vocab_size=257, num_layers=2, d_model=24, num_heads=6, num_kv_heads=2, head_dim=4, d_ff=20, seq_len=seq_len,
-        rope_theta=500.0, norm_eps=1e-5, is_tied=is_tied, has_qk_norm=True,
+        rope_theta=500.0, norm_eps=1e-5, is_tied=is_tied, has_qk_norm=True, lookup="none",
     )  # fmt: skip
     model = Decoder(plan).eval()
     generator = torch.Generator().manual_seed(1)

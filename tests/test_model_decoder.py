@@ -22,6 +22,9 @@ SHAPES = {
     "tied": {"is_tied": True},
     "without QK-norm": {"has_qk_norm": False, "num_kv_heads": 6},
     "tied, without QK-norm, one key head": {"is_tied": True, "has_qk_norm": False, "num_kv_heads": 1},
+    "pairs looked up": {"lookup": "bigram"},
+    "values looked up": {"lookup": "value"},
+    "values looked up, tied, without QK-norm": {"lookup": "value", "is_tied": True, "has_qk_norm": False, "num_kv_heads": 6},
 }
 KERNELS = ["explicit", "sdpa"]
 each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())

@@ -18,6 +18,9 @@ SHAPES = {
         "is_tied": is_tied, "num_heads": heads[0], "num_kv_heads": heads[1], "has_qk_norm": has_qk_norm,
     }
     for is_tied, heads, has_qk_norm in itertools.product((False, True), ((6, 2), (3, 3)), (False, True))
+} | {
+    f"{lookup} lookup, {num_kv_heads} key/value heads": {"lookup": lookup, "num_heads": 6, "num_kv_heads": num_kv_heads}
+    for lookup, num_kv_heads in itertools.product(("bigram", "value"), (2, 6))
 }  # fmt: skip
 each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 
@@ -89,6 +92,21 @@ def test_activations_are_those_that_are_kept():
         gradients = 2 * 4 * plan.vocab_size  # of the logits; they arise in the backward pass
         priced = price.activation_elements_per_token * element_bytes + price.float32_elements_per_token * 4 - gradients
         assert priced == pytest.approx(kept, rel=0.05), (shape, attention, dtype)
+
+
+@pytest.mark.parametrize("num_kv_heads", [2, 6])
+@pytest.mark.parametrize("lookup", ["bigram", "value"])
+@pytest.mark.parametrize("attention", ["explicit", "sdpa"])
+def test_the_price_of_a_table_is_what_it_adds_to_parameters_and_activations(lookup, attention, num_kv_heads):
+    counted, priced = [], []
+    text = torch.randint(0, 97, (BATCH, 21))
+    for each in ("none", lookup):
+        plan = model_plan(lookup=each, num_kv_heads=num_kv_heads)
+        model, price = Decoder(plan, attention=attention), decoder_price(plan, attention=attention)
+        initialize(model, seed=0)
+        counted.append((sum(parameter.numel() for parameter in model.parameters()), kept_bytes(model, text) / (4 * BATCH * 20)))
+        priced.append((price.num_params, price.activation_elements_per_token + price.float32_elements_per_token))
+    assert [after - before for before, after in zip(*priced, strict=True)] == pytest.approx([after - before for before, after in zip(*counted, strict=True)])
 
 
 def test_prices_add_up_and_multiply_in_every_part():

@@ -61,6 +61,8 @@ MISTAKES = [
     ("model", "num_layers: 0", "`model.num_layers`: out of range", "model.num_layers: 0", "give at least 1, or auto"),
     ("model", "is_tied: yes", "`model.is_tied`: neither true nor false", "model.is_tied: yes", "write true or false, or auto"),
     ("model", "is_tied: 1", "`model.is_tied`: neither true nor false", "model.is_tied: 1", "write true or false, or auto"),
+    ("model", "lookup: values", "`model.lookup`: not one of the choices", "model.lookup: values", "use one of: none, value, bigram, or auto"),
+    ("model", "portable: auto", "`model.portable`: neither true nor false", "model.portable: auto", "write true or false"),
     ("data", "vocab_size: 100", "`data.vocab_size`: out of range", "data.vocab_size: 100", "give at least 260, or auto"),
     ("data", "seed: -1", "`data.seed`: out of range", "data.seed: -1", "give at least 0"),
     ("data", "source: texts", "`data.source`: there is no such source", "data.source: texts", "did you mean `text`?"),
@@ -104,6 +106,21 @@ def test_an_illegal_shape_names_the_nearest_legal_one(tmp_path, lines, fix):
     told = complain(tmp_path, with_line("model", lines)).splitlines()
     assert told[2] == f"  fix:  {fix}"
     assert told[1].startswith(f"  saw:  model: {lines.replace(chr(10) + '  ', ', ')}")
+
+
+@pytest.mark.parametrize("lookup", ["value", "bigram"])
+@pytest.mark.parametrize("portable", ["", "portable: true\n  "])
+def test_a_lookup_that_should_be_portable_is_refused(tmp_path, lookup, portable):
+    what, saw, fix = complain(tmp_path, with_line("model", f"{portable}lookup: {lookup}")).splitlines()
+    assert what == "`model`: no stock architecture looks anything up"
+    assert f"lookup: {lookup}" in saw
+    assert fix == "  fix:  set `portable: false`, or `lookup: auto`"
+
+
+@pytest.mark.parametrize("lines", ["lookup: none", "portable: false\n  lookup: value", "portable: false\n  lookup: bigram", "portable: false"])
+def test_a_lookup_that_fits_is_accepted(tmp_path, lines):
+    model = load(tmp_path, with_line("model", lines)).model
+    assert model.pins == ({"lookup": model.lookup} if "lookup" in lines else {})
 
 
 def test_a_shape_that_divides_is_accepted_as_it_stands(tmp_path):

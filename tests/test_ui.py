@@ -45,7 +45,7 @@ def plan():
         ),
         model=ModelPlan(
             vocab_size=2048, num_layers=4, d_model=128, num_heads=4, num_kv_heads=2, head_dim=32, d_ff=352, seq_len=256, rope_theta=1e4, norm_eps=1e-6,
-            is_tied=True, has_qk_norm=True,
+            is_tied=True, has_qk_norm=True, lookup="none",
         ),
         train=TrainPlan(
             device="cpu", num_threads=2, dtype="float32", attention="sdpa", is_compiled=True, is_checkpointed=False, optimizer="muon", matrix_lr=0.02,

@@ -8,7 +8,7 @@ from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, ModelPlan, Ph
 def model_plan(**changes):
     """97 tokens, 3 layers, 6 heads of 8 that share 2 key/value heads, width 40, context 20."""
     shape = {"vocab_size": 97, "num_layers": 3, "d_model": 40, "num_heads": 6, "num_kv_heads": 2, "head_dim": 8, "d_ff": 56, "seq_len": 20}
-    rest = {"rope_theta": 700.0, "norm_eps": 1e-5, "is_tied": False, "has_qk_norm": True}
+    rest = {"rope_theta": 700.0, "norm_eps": 1e-5, "is_tied": False, "has_qk_norm": True, "lookup": "none"}
     return ModelPlan(**{**shape, **rest, **changes})
 
 

@@ -32,15 +32,15 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm(plan.head_dim, plan.norm_eps, is_trained=True)
             self.k_norm = RMSNorm(plan.head_dim, plan.norm_eps, is_trained=True)
 
-    def forward(self, x_BTD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) in, (B, T, D) out; position t sees positions 0..t."""
-        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, cos, sin)
+    def forward(self, x_BTD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, added_BTKH: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, T, D) in, (B, T, D) out; position t sees positions 0..t. `added_BTKH` joins the values."""
+        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, cos, sin, added_BTKH)
         mixed_BTNH = ATTEND[self.attention](q_BTNH, k_BTKH, v_BTKH)
         return self.o_proj(mixed_BTNH.flatten(2))
 
-    def decode(self, x_BTD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: LayerCache) -> torch.Tensor:
+    def decode(self, x_BTD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: LayerCache, added_BTKH: torch.Tensor | None = None) -> torch.Tensor:
         """`forward` for the next T positions after the cached ones; appends their keys and values to the cache."""
-        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, cos, sin)
+        q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, cos, sin, added_BTKH)
         k_BSKH, v_BSKH = cache.append(k_BTKH, v_BTKH)
         num_new, num_seen = x_BTD.shape[1], k_BSKH.shape[1]
         is_visible = torch.ones(num_new, num_seen, dtype=torch.bool, device=x_BTD.device).tril(num_seen - num_new)
@@ -48,7 +48,9 @@ class Attention(nn.Module):
         mixed_BNTH = F.scaled_dot_product_attention(q, k, v, attn_mask=is_visible, enable_gqa=True)
         return self.o_proj(mixed_BNTH.transpose(1, 2).flatten(2))
 
-    def _project(self, x_BTD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _project(
+        self, x_BTD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, added_BTKH: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         plan = self.plan
         weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
         heads = F.linear(x_BTD, weight).unflatten(-1, (-1, plan.head_dim))
@@ -57,7 +59,7 @@ class Attention(nn.Module):
             gain_NH = torch.cat((self.q_norm.weight.expand(plan.num_heads, -1), self.k_norm.weight.expand(plan.num_kv_heads, -1)))
             qk = normalize(qk, plan.norm_eps) * gain_NH
         q_BTNH, k_BTKH = rotate(qk, cos, sin).split((plan.num_heads, plan.num_kv_heads), dim=2)
-        return q_BTNH, k_BTKH, v_BTKH
+        return q_BTNH, k_BTKH, v_BTKH if added_BTKH is None else v_BTKH + added_BTKH
 
 
 def attend_explicitly(q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor) -> torch.Tensor:

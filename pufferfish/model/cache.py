@@ -30,10 +30,11 @@ class LayerCache:
 
 
 class KeyValueCache:
-    """One `LayerCache` for each layer."""
+    """One `LayerCache` for each layer, and the token before the next one."""
 
     def __init__(self, plan: ModelPlan, batch_size: int, max_len: int, dtype: torch.dtype, device: torch.device | str) -> None:
         self.layers = [LayerCache(plan, batch_size, max_len, dtype, device) for _ in range(plan.num_layers)]
+        self.last_token_B: torch.Tensor | None = None  # None: nothing was seen
 
     @property
     def length(self) -> int:

@@ -1,6 +1,7 @@
 """Initial weights, in one table; an induction circuit is planted into them (`induction.py`).
 
-Output projections start at zero, so that every block starts as the identity (but for the planted head); the head starts small, so that the first loss is ln V.
+Output projections start at zero, so that every block starts as the identity (but for the planted head), and so do tables beside the stock architecture; the
+head starts small, so that the first loss is ln V.
 Matrices get a standard deviation of 1 / sqrt(fan in), the embedding one that blocks can outgrow. A tied embedding is a head, too: the logit of a token after
 itself starts at its width times the standard deviation (a first loss of 51 nats at width 128 with the usual embedding).
 """
@@ -34,7 +35,7 @@ def _values(name: str, shape: torch.Size, generator: torch.Generator, *, embeddi
             return torch.randn(shape, generator=generator) * embedding_std
         case "lm_head":
             return torch.randn(shape, generator=generator) * HEAD_STD
-        case "o_proj" | "down_proj":
+        case "o_proj" | "down_proj" | "value_embedding" | "bigram_embedding":
             return torch.zeros(shape)
         case "q_norm" | "k_norm":
             return torch.ones(shape)

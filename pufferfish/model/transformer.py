@@ -1,6 +1,6 @@
-"""The decoder: a stock Qwen3 (with QK-norm) or Llama (without), by their names and numbers.
+"""The decoder: a stock Qwen3 (with QK-norm) or Llama (without), by their names and numbers, and beside them a table to look up, where the plan has one.
 
-Shapes: B batch, T time, D width, V vocabulary, M tokens (B T).
+Shapes: B batch, T time, D width, V vocabulary, K key/value heads, H head width, M tokens (B T).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pufferfish.model.attention import Attention, attention_price
+from pufferfish.model.bigram import BigramEmbedding, bigram_price
 from pufferfish.model.cache import KeyValueCache, LayerCache
 from pufferfish.model.linear import Linear, empty_embedding
 from pufferfish.model.loss import head_price, mean_cross_entropy, token_cross_entropy
@@ -17,6 +18,7 @@ from pufferfish.model.mlp import SwiGLU, mlp_price
 from pufferfish.model.norm import RMSNorm, norm_price
 from pufferfish.model.price import Price
 from pufferfish.model.rope import rope_tables
+from pufferfish.model.value_embedding import ValueEmbedding, value_embedding_price
 from pufferfish.schema.plan import ModelPlan
 
 
@@ -30,14 +32,14 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(plan.d_model, plan.norm_eps, is_trained=False)
         self.mlp = SwiGLU(plan)
 
-    def forward(self, x_BTD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) in, (B, T, D) out."""
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin)
+    def forward(self, x_BTD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, added_BTKH: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, T, D) in, (B, T, D) out; `added_BTKH` joins the values."""
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, added_BTKH)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
-    def decode(self, x_BTD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: LayerCache) -> torch.Tensor:
+    def decode(self, x_BTD: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: LayerCache, added_BTKH: torch.Tensor | None = None) -> torch.Tensor:
         """`forward` for the positions after the cached ones."""
-        x_BTD = x_BTD + self.self_attn.decode(self.input_layernorm(x_BTD), cos, sin, cache)
+        x_BTD = x_BTD + self.self_attn.decode(self.input_layernorm(x_BTD), cos, sin, cache, added_BTKH)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -46,8 +48,12 @@ class Stack(nn.Module):
 
     def __init__(self, plan: ModelPlan, *, attention: str, is_checkpointed: bool) -> None:
         super().__init__()
-        self.is_checkpointed = is_checkpointed
+        self.lookup, self.is_checkpointed = plan.lookup, is_checkpointed
         self.embed_tokens = empty_embedding(plan.vocab_size, plan.d_model)
+        if plan.lookup == "bigram":
+            self.bigram_embedding = BigramEmbedding(plan)
+        if plan.lookup == "value":
+            self.value_embedding = ValueEmbedding(plan)
         self.layers = nn.ModuleList(Block(plan, attention=attention) for _ in range(plan.num_layers))
         self.norm = RMSNorm(plan.d_model, plan.norm_eps, is_trained=False)
         cos, sin = rope_tables(plan.seq_len, plan.head_dim, plan.rope_theta)
@@ -58,14 +64,30 @@ class Stack(nn.Module):
         """Token ids in, normalised hidden states (B, T, D) out, in the dtype of the blocks."""
         x_BTD = self.embed(tokens_BT)
         cos, sin = (table[: tokens_BT.shape[1]].to(x_BTD.dtype) for table in (self.cos, self.sin))
-        for layer in self.layers:
+        for layer, added_BTKH in zip(self.layers, self.added_values(tokens_BT), strict=True):
             is_recomputed = self.is_checkpointed and self.training
-            x_BTD = checkpoint(layer, x_BTD, cos, sin, use_reentrant=False) if is_recomputed else layer(x_BTD, cos, sin)
+            x_BTD = checkpoint(layer, x_BTD, cos, sin, added_BTKH, use_reentrant=False) if is_recomputed else layer(x_BTD, cos, sin, added_BTKH)
         return self.norm(x_BTD)
 
-    def embed(self, tokens_BT: torch.Tensor) -> torch.Tensor:
-        """Embeddings are looked up in their own dtype, so that gradients of frequent tokens add up in float32, and go on in that of the blocks."""
-        return self.embed_tokens(tokens_BT).to(self.layers[0].mlp.up_proj.weight.dtype)
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the blocks."""
+        return self.layers[0].mlp.up_proj.weight.dtype
+
+    def embed(self, tokens_BT: torch.Tensor, before_B: torch.Tensor | None = None) -> torch.Tensor:
+        """Embeddings are looked up in their own dtype, so that gradients of frequent tokens add up in float32, and go on in that of the blocks.
+
+        `before_B` are the tokens before the first ones, None at the beginning.
+        """
+        x_BTD = self.embed_tokens(tokens_BT)
+        if self.lookup == "bigram":
+            x_BTD = x_BTD + self.bigram_embedding(tokens_BT, before_B)
+        return x_BTD.to(self.dtype)
+
+    def added_values(self, tokens_BT: torch.Tensor) -> list[torch.Tensor | None]:
+        """What joins the values of each layer, (B, T, K, H): the rows of the tokens in the last, nothing before."""
+        last = self.value_embedding(tokens_BT).to(self.dtype) if self.lookup == "value" else None
+        return [None] * (len(self.layers) - 1) + [last]
 
 
 class Decoder(nn.Module):
@@ -82,7 +104,7 @@ class Decoder(nn.Module):
     def head_weight(self) -> torch.Tensor:
         """(V, D) in the dtype of the blocks; the embedding where it is tied."""
         if self.plan.is_tied:
-            return self.model.embed_tokens.weight.to(self.model.layers[0].mlp.up_proj.weight.dtype)
+            return self.model.embed_tokens.weight.to(self.model.dtype)
         return self.lm_head.weight
 
     def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
@@ -104,16 +126,28 @@ class Decoder(nn.Module):
         end = cache.length + tokens_BT.shape[1]
         if end > self.plan.seq_len:
             raise ValueError(f"the model sees {self.plan.seq_len} positions, not {end}")
-        x_BTD = self.model.embed(tokens_BT)
+        x_BTD = self.model.embed(tokens_BT, cache.last_token_B)
         cos, sin = (table[cache.length : end].to(x_BTD.dtype) for table in (self.model.cos, self.model.sin))
-        for layer, layer_cache in zip(self.model.layers, cache.layers, strict=True):
-            x_BTD = layer.decode(x_BTD, cos, sin, layer_cache)
+        for layer, layer_cache, added_BTKH in zip(self.model.layers, cache.layers, self.model.added_values(tokens_BT), strict=True):
+            x_BTD = layer.decode(x_BTD, cos, sin, layer_cache, added_BTKH)
+        cache.last_token_B = tokens_BT[:, -1]
         return (self.model.norm(x_BTD[:, -1]) @ self.head_weight.t()).float()
 
 
 def decoder_price(plan: ModelPlan, *, attention: str) -> Price:
-    """The whole model: embedding, blocks, final norm, head."""
-    embedding = Price(num_params=plan.vocab_size * plan.d_model, num_operations=6)
+    """The whole model: embedding, lookup, blocks, final norm, head."""
+    embedding = Price(num_params=plan.vocab_size * plan.d_model, num_operations=6) + lookup_price(plan, attention=attention)
     block = attention_price(plan, attention=attention) + mlp_price(plan) + norm_price(plan.d_model) * 2
     block = block + Price(num_operations=4)
     return embedding + block * plan.num_layers + norm_price(plan.d_model) + head_price(plan.d_model, plan.vocab_size, is_tied=plan.is_tied)
+
+
+def lookup_price(plan: ModelPlan, *, attention: str) -> Price:
+    """The table beside the stock architecture; nothing where there is none."""
+    match plan.lookup:
+        case "bigram":
+            return bigram_price(plan)
+        case "value":
+            return value_embedding_price(plan, attention=attention)
+        case "none":
+            return Price()

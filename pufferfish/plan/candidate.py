@@ -90,7 +90,7 @@ class Candidate:
 
 def held(model: ModelPlan, price: Price, train: TrainPlan) -> Memory:
     """What a training holds at its peak."""
-    return memory.memory_of(price, train, seq_len=model.seq_len, embedding_params=recipe.embedding_params(model))
+    return memory.memory_of(price, train, seq_len=model.seq_len, embedding_params=recipe.embedding_params(model, price))
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: 
 
 def fitted(situation: Situation, model: ModelPlan, price: Price, *, tokens_per_step: int, loop_s: float, is_compiled: bool) -> TrainPlan | None:
     """A training with the largest micro-batch that fits, activations recomputed only if nothing else does. None where nothing does."""
-    sequences, embedding_params = tokens_per_step // model.seq_len, recipe.embedding_params(model)
+    sequences, embedding_params = tokens_per_step // model.seq_len, recipe.embedding_params(model, price)
     limit_bytes = memory.USABLE_SHARE * situation.hardware.usable_memory_bytes
     pinned = situation.train.micro_batch
     if pinned != "auto" and sequences % pinned:

@@ -137,6 +137,11 @@ class Selection:
     text: Text  # that will be learned from
     train_bytes: int  # of it, to encode
 
+    @property
+    def epochs(self) -> float:
+        """How often the best one reads the text."""
+        return self.best.tokens * self.best.vocabulary.bytes_per_token / self.text.unique_bytes
+
     def with_more_time(self, more_s: float) -> Selection:
         """The same where there is more time for steps, or less."""
         moved = {id(each): replace(each, loop_s=each.loop_s + more_s) for each in self.candidates}

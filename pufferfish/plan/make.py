@@ -10,6 +10,7 @@ from pufferfish.plan.budget import planning_limit_s
 from pufferfish.plan.candidate import Candidate
 from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.explain import explain
+from pufferfish.plan.lookup import lookup_reasons, settle_lookup
 from pufferfish.plan.prices import Measure, PriceOf, Vocabulary
 from pufferfish.plan.scaling import Text
 from pufferfish.plan.search import search, search_reasons
@@ -64,15 +65,16 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
     case.check_budget(best.vocabulary, plan_s=lambda total_s: after_s, tokens_per_s=pace)
     budget = _with_counted_steps(case, best, case.divided(best.vocabulary, plan_s=after_s, tokens_per_s=pace))
     selection = selection.with_more_time(budget.phases.train_s - case.setup_s - best.compile_s - best.loop_s)
+    selection = settle_lookup(case, selection)
     return Decision(
         plan=Plan(
             hardware=case.hardware.identity,
             budget=budget,
             data=_data_plan(case, selection),
-            model=best.model,
+            model=selection.best.model,
             train=_train_plan(case, selection.best),
             forecast=_forecast(selection),
-            why=explain(case, selection, budget, reasons(case, selection)),
+            why=explain(case, selection, budget, [*reasons(case, selection), *lookup_reasons(case, selection)]),
         ),
         selection=selection,
     )
@@ -131,7 +133,7 @@ def _forecast(selection: Selection) -> Forecast:
         val_bpb_high=high,
         step_s=best.step_s,
         tokens=best.tokens,
-        epochs=best.tokens * best.vocabulary.bytes_per_token / selection.text.unique_bytes,
+        epochs=selection.epochs,
         peak_memory_bytes=best.memory.total,
         num_params=best.price.num_params,
         flops_per_token=best.price.flops_per_token,

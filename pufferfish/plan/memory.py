@@ -35,7 +35,7 @@ class Memory:
 
 
 def memory_of(price: Price, train: TrainPlan, *, seq_len: int, embedding_params: int) -> Memory:
-    """Peak of one training step. `embedding_params` are those of embedding and head, which AdamW keeps under every optimizer."""
+    """Peak of one training step. `embedding_params` are those that AdamW keeps under every optimizer: all but matrices of blocks."""
     element_bytes = 4 if train.dtype == "float32" else 2
     copy_bytes = 0 if train.dtype == "float32" else element_bytes
     kept = price.activation_elements_per_token * element_bytes * (RECOMPUTED if train.is_checkpointed else 1.0)

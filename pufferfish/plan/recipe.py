@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from pufferfish.plan.prices import Price
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import DataParams, TrainParams
 from pufferfish.schema.plan import ModelPlan, TrainPlan
@@ -81,6 +82,6 @@ def train_plan(
     )
 
 
-def embedding_params(model: ModelPlan) -> int:
-    """Of embedding and head."""
-    return model.vocab_size * model.d_model * (1 if model.is_tied else 2)
+def embedding_params(model: ModelPlan, price: Price) -> int:
+    """Of embedding, head, lookup and gains: of all but the matrices of the blocks."""
+    return price.num_params - price.matmul_params + model.vocab_size * model.d_model

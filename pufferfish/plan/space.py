@@ -34,7 +34,7 @@ def models(wish: ModelParams, vocab_sizes: Sequence[int], *, max_seq_len: int) -
                     found = True
                     yield _model(wish, vocab_size, num_layers, d_model, heads, seq_len)
     if not found:
-        saw = ", ".join(f"model.{name}: {value}" for name, value in wish.model_dump().items() if value != "auto")
+        saw = ", ".join(f"model.{name}: {value}" for name, value in wish.pins.items())
         raise UserError("no model has the pinned shape", saw=saw, fix="leave one of them `auto`")
 
 
@@ -74,4 +74,5 @@ def _model(wish: ModelParams, vocab_size: int, num_layers: int, d_model: int, he
         norm_eps=NORM_EPS,
         is_tied=wish.is_tied if isinstance(wish.is_tied, bool) else False,
         has_qk_norm=wish.has_qk_norm if isinstance(wish.has_qk_norm, bool) else True,
+        lookup=wish.lookup if wish.lookup != "auto" else "none" if wish.portable else "value",  # a text that is read too often drops it: lookup.py
     )

@@ -130,7 +130,7 @@ def table_reasons(case: Case, selection: Selection) -> list[str]:
     train_s = _train_s(case, best.vocabulary)
     row = row_for(train_s)
     share = f"{row.data_share:.0%} of the text" if row.data_share else f"{NUM_SAMPLES} samples of one context"
-    pins = [name for name, value in case.params.model.model_dump().items() if value != "auto"]
+    pins = list(case.params.model.pins)
     shape = f"{row.num_layers} layers x {row.d_model}, {row.num_heads} heads" + (f", but for what is pinned ({', '.join(pins)})" if pins else "")
     pinned = "as pinned" if case.params.train.tokens_per_step != "auto" else "the conventional number for every row, and no law"
     time = f"the classic table for {format_duration(train_s)} of training ({row.use})"

@@ -139,6 +139,19 @@ class ModelParams(Strict):
     seq_len: OrAuto[Annotated[int, Field(strict=True, ge=8, le=131072)]] = Field("auto", description="context in tokens")
     is_tied: OrAuto[Flag] = Field("auto", description="share input and output embeddings")
     has_qk_norm: OrAuto[Flag] = Field("auto", description="normalise queries and keys (exports as Qwen3, without as Llama)")
+    portable: Flag = Field(True, description="a stock architecture, which others load without code of ours")
+    lookup: OrAuto[Literal["none", "value", "bigram"]] = Field("auto", description="not portable: a table of values for tokens, or of embeddings for pairs")
+
+    @property
+    def pins(self) -> dict[str, Any]:
+        """What of the model is not left to the plan."""
+        return {name: value for name, value in self.model_dump(exclude={"portable"}).items() if value != "auto"}
+
+    @model_validator(mode="after")
+    def _a_lookup_is_not_portable(self) -> Self:
+        if self.portable and self.lookup in ("value", "bigram"):
+            raise ValueError("no stock architecture looks anything up: set `portable: false`, or `lookup: auto`")
+        return self
 
     @model_validator(mode="after")
     def _shapes_are_legal(self) -> Self:

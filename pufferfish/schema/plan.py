@@ -44,7 +44,7 @@ class DataPlan(Strict):
 
 
 class ModelPlan(Strict):
-    """A decoder of a stock architecture: Qwen3 with QK-norm, Llama without."""
+    """A decoder of a stock architecture, Qwen3 with QK-norm, Llama without, and perhaps a table beside it."""
 
     vocab_size: int
     num_layers: int
@@ -58,6 +58,7 @@ class ModelPlan(Strict):
     norm_eps: float
     is_tied: bool
     has_qk_norm: bool
+    lookup: Literal["none", "value", "bigram"]  # a table: of values for tokens, or of embeddings for pairs of tokens; no stock architecture has one
 
 
 class TrainPlan(Strict):
@@ -131,7 +132,7 @@ class Why(Strict):
 class Plan(Artifact):
     """The decision."""
 
-    SCHEMA_VERSION: ClassVar[int] = 1
+    SCHEMA_VERSION: ClassVar[int] = 2
     MADE_BY: ClassVar[str] = "plan"
 
     hardware: str  # identity of the machine it was made for

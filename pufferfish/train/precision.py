@@ -1,7 +1,7 @@
 """Float32 master weights, and a copy of them in the dtype that the matrix products run in.
 
-Matrix products are computed in `dtype`; embeddings are looked up, and all weights updated, in float32. Compared with automatic casting this casts each
-weight once a step and leaves no dtype to guess.
+Matrix products are computed in `dtype`; embeddings and other tables are looked up, and all weights updated, in float32. Compared with automatic casting this
+casts each weight once a step and leaves no dtype to guess.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pufferfish.train.optimizers.groups import kind_of
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-FLOAT32_PARAMETERS = ("model.embed_tokens.weight",)
 
 
 class MasterWeights:
@@ -20,7 +21,7 @@ class MasterWeights:
         self.masters: dict[str, torch.Tensor] = {}
         self._pairs: list[tuple[torch.Tensor, nn.Parameter]] = []
         for name, parameter in model.named_parameters():
-            if dtype == torch.float32 or name in FLOAT32_PARAMETERS:
+            if dtype == torch.float32 or kind_of(name, parameter) == "embedding":
                 self.masters[name] = parameter
                 continue
             master = parameter.detach().clone()

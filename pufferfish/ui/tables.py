@@ -51,7 +51,8 @@ def shape_text(model: ModelPlan) -> str:
     """The decoder's shape in words."""
     heads = f"{model.num_heads} heads" + (f" ({model.num_kv_heads} key/value)" if model.num_kv_heads != model.num_heads else "")
     norm = ", QK-norm" if model.has_qk_norm else ""
-    return f"{model.num_layers} layers x {model.d_model} wide, {heads} of {model.head_dim}, feed-forward {model.d_ff}, context {model.seq_len:,}{norm}"
+    lookup = "" if model.lookup == "none" else f", {model.lookup} lookup"
+    return f"{model.num_layers} layers x {model.d_model} wide, {heads} of {model.head_dim}, feed-forward {model.d_ff}, context {model.seq_len:,}{norm}{lookup}"
 
 
 def steps_text(train: TrainPlan, forecast: Forecast) -> str:

@@ -1,4 +1,4 @@
-"""Which weights are of which kind: matrices between hidden states, the embedding, the head, and gains."""
+"""Which weights are of which kind: matrices between hidden states, the embedding and other tables, the head, and gains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pufferfish.schema.plan import TrainPlan
 
 def kind_of(name: str, tensor: torch.Tensor) -> str:
     """embedding, head, gain or matrix."""
-    if "embed_tokens" in name:
+    if "embed" in name:
         return "embedding"
     if "lm_head" in name:
         return "head"

@@ -1,0 +1,56 @@
+"""A table of values is planned only where it need not be portable and the text is not read too often."""
+
+import pytest
+from machines import Planner
+
+from pufferfish.plan.lookup import MOST_EPOCHS
+
+FREE = {"portable": False}
+SMALL = {"data": {"vocab_size": 1024}, "train": {"compile": False}}
+
+
+def reasons(plan):
+    return [reason for reason in plan.why.reasons if "looked up" in reason]
+
+
+@pytest.mark.parametrize("strategy", ["measured", "table"])
+def test_what_must_be_portable_looks_nothing_up(strategy):
+    plan = Planner("server").plan(**SMALL, plan={"strategy": strategy})
+    assert plan.model.lookup == "none"
+    assert not reasons(plan)
+
+
+@pytest.mark.parametrize(("num_bytes", "lookup"), [(100_000_000, "value"), (2_000_000, "none")])
+@pytest.mark.parametrize("machine", ["laptop", "server"])
+def test_a_text_that_is_read_more_than_twice_gets_no_table(machine, num_bytes, lookup):
+    plan = Planner(machine, num_bytes=num_bytes).plan("10m", **SMALL, model=FREE)
+    assert plan.model.lookup == lookup
+    assert (plan.forecast.epochs <= MOST_EPOCHS) == (lookup == "value")
+    [reason] = reasons(plan)
+    assert f"read {plan.forecast.epochs:.1f} times" in reason
+    assert ("comes with code" in reason) == (lookup == "value")
+
+
+def test_every_budget_keeps_the_rule():
+    plans = [Planner("server", num_bytes=40_000_000).plan(f"{minutes}m", **SMALL, model=FREE) for minutes in (1, 2, 3, 4, 5, 6, 8, 10, 15, 30)]
+    assert {plan.model.lookup for plan in plans} == {"value", "none"}
+    assert all((plan.forecast.epochs <= MOST_EPOCHS) == (plan.model.lookup == "value") for plan in plans)
+
+
+def test_without_its_table_the_same_model_is_planned():
+    free, pinned = (Planner("server", num_bytes=2_000_000).plan("10m", **SMALL, model=FREE | wish) for wish in ({}, {"lookup": "value"}))
+    assert free.model == pinned.model.model_copy(update={"lookup": "none"})
+    assert free.train.tokens_per_step == pinned.train.tokens_per_step
+    assert pinned.forecast.num_params - free.forecast.num_params == 1024 * pinned.model.num_kv_heads * pinned.model.head_dim
+    assert free.forecast.peak_memory_bytes < pinned.forecast.peak_memory_bytes
+    assert free.forecast.step_s <= pinned.forecast.step_s
+    assert [each.verdict for each in free.why.candidates].count("chosen") == 1
+    assert any("pace is predicted" in reason for reason in free.why.reasons)
+
+
+@pytest.mark.parametrize("lookup", ["none", "value", "bigram"])
+@pytest.mark.parametrize("num_bytes", [100_000_000, 2_000_000])
+def test_a_pinned_lookup_is_kept_however_often_the_text_is_read(lookup, num_bytes):
+    plan = Planner("server", num_bytes=num_bytes).plan("10m", **SMALL, model=FREE | {"lookup": lookup})
+    assert plan.model.lookup == lookup
+    assert not reasons(plan)
