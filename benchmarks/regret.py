@@ -199,7 +199,7 @@ def read_result(folder: Path) -> Result:
 
 def price_here(model: ModelPlan, attention: str) -> Price:
     """What a model costs."""
-    from pufferfish.model.transformer import decoder_price  # torch arrives here, when the first search is over
+    from pufferfish.model.price import decoder_price
 
     return decoder_price(model, attention=attention)
 

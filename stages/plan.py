@@ -18,7 +18,7 @@ def main() -> None:
     ensure_runtime(hardware.fingerprint.num_threads)
 
     from pufferfish.track.spool import spool_stage
-    from pufferfish.train.planning import plan_here  # torch arrives here, once the user's part is known to be right
+    from pufferfish.train.planning import plan_here  # numpy arrives here, once the user's part is known to be right, and torch where a step is measured
     from pufferfish.ui.tables import plan_text
 
     plan = plan_here(params, hardware, corpus, spent_s=lambda: clock.now_s() - started_s)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pufferfish.model.transformer import decoder_price
+from pufferfish.model.price import decoder_price
 from pufferfish.plan.make import make_plan
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.scaling import Text

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from toys import model_plan
 
 from pufferfish.model.init import initialize
-from pufferfish.model.price import Price
-from pufferfish.model.transformer import Decoder, decoder_price
+from pufferfish.model.price import Price, decoder_price
+from pufferfish.model.transformer import Decoder
 from pufferfish.train.precision import DTYPES, MasterWeights
 
 BATCH = 5

@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,12 @@ def test_damaged_answers_are_told_in_a_line_each_and_written_anew(workshop):
     assert second.model == first.model
     workshop.plan()
     assert len(workshop.said) == 2
+
+
+def test_where_every_step_is_known_torch_is_not_needed():
+    code = "import sys, pufferfish.train.planning; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    assert "torch" not in done.stdout.split()
 
 
 def test_memory_that_ran_out_is_not_kept(workshop, monkeypatch):

@@ -4,11 +4,12 @@ import pytest
 from machines import BYTES_PER_TOKEN, MACHINES, Planner, price_of, vocabularies
 
 from pufferfish.base.errors import UserError
-from pufferfish.plan import table
+from pufferfish.plan import make, table
 from pufferfish.plan.case import Case, Measuring
 from pufferfish.plan.make import decide
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.table import TABLE, row_for
+from pufferfish.schema import params
 from pufferfish.schema.params import Params
 
 TEXT_BYTES = 0.95 * 11_000_000
@@ -50,6 +51,10 @@ def test_a_row_begins_where_the_last_one_ends():
         assert row_for(3600 * first) is row_for(3600 * last - 1e-6) is TABLE[number]
 
 
+def test_every_strategy_that_can_be_wished_for_is_there():
+    assert tuple(make.STRATEGIES) == params.STRATEGIES
+
+
 def test_the_recipe_is_the_same_for_every_row():
     for time in ("60s", "3m", "1h", "12h"):
         planned = plan(time=time)
@@ -62,9 +67,9 @@ def test_the_recipe_is_the_same_for_every_row():
 
 def test_a_small_text_gets_the_largest_vocabulary_that_it_fills():
     planner = Planner("server")
-    params = Params.model_validate({"budget": {"time": "3m"}, "plan": {"strategy": "table"}})
+    wishes = Params.model_validate({"budget": {"time": "3m"}, "plan": {"strategy": "table"}})
     known = [each for each in vocabularies(planner.hardware) if each.vocab_size <= 1024]
-    case = Case(params, planner.hardware, planner.corpus, known, planner.text, price_of)
+    case = Case(wishes, planner.hardware, planner.corpus, known, planner.text, price_of)
     assert decide(case, Measuring(planner.measure, lambda: 1.0)).plan.data.vocab_size == 1024
 
 

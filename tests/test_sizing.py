@@ -1,6 +1,8 @@
 """`pufferfish size`: parameters, arithmetic, memory and days of any model, from prices alone."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,12 @@ def test_the_machine_is_the_measured_one_the_kept_one_or_asked_for(workplace, ca
     assert (status, "2 cores with AVX512-BF16" in out) == (0, True)
     MACHINES["laptop"].save(paths.HARDWARE)
     assert "2 cores without bfloat16" in run(capsys)[1]
+
+
+def test_no_heavy_library_is_needed(tmp_path):
+    arguments = ["size", *SHAPE, "--machine", str(OTHER_MACHINE)]
+    code = f"import sys; from pufferfish.cli.main import main; main({arguments}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "pufferfish.model.price" in loaded
+    assert not {"torch", "numpy", "tokenizers", "mlflow", "transformers"} & set(loaded)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pufferfish.base import paths
 from pufferfish.base.errors import UserError
 from pufferfish.cli.plan import load_machine
+from pufferfish.model.price import decoder_price
 from pufferfish.plan import space
 from pufferfish.plan.sizing import TOKENS_PER_PARAMETER, size_up
 from pufferfish.probe.fingerprint import identify_here
@@ -57,8 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.tokens is not None and not 1 <= arguments.tokens < 1e18:
         raise UserError("the number of tokens is not right", saw=f"--tokens {arguments.tokens:g}", fix="give a number from 1 on, for example 7e9")
     hardware = load_machine(arguments.machine) if arguments.machine else this_machine()
-
-    from pufferfish.model.transformer import decoder_price
 
     tokens = None if arguments.tokens is None else int(arguments.tokens)
     sizing = size_up(model, hardware, lambda model, attention: decoder_price(model, attention=attention), tokens=tokens)

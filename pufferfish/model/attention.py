@@ -12,7 +12,6 @@ from torch import nn
 from pufferfish.model.cache import LayerCache
 from pufferfish.model.linear import Linear
 from pufferfish.model.norm import RMSNorm, normalize
-from pufferfish.model.price import Price
 from pufferfish.model.rope import rotate
 from pufferfish.schema.plan import ModelPlan
 
@@ -90,23 +89,3 @@ def attend_flash(q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tenso
 
 
 ATTEND = {"explicit": attend_explicitly, "sdpa": attend_sdpa, "flash_attn": attend_flash}
-
-
-def attention_price(plan: ModelPlan, *, attention: str) -> Price:
-    """One attention layer. Causal scores count half of T x T, as the kernels that skip the other half do."""
-    width, kv_width = plan.num_heads * plan.head_dim, plan.num_kv_heads * plan.head_dim
-    matrices = plan.d_model * (2 * width + 2 * kv_width)
-    heads = plan.num_heads + plan.num_kv_heads
-    if attention == "explicit":
-        seen, kept = plan.seq_len, 4 * width + plan.num_heads * plan.seq_len  # queries, repeated keys and values, their mixture; probabilities
-    else:
-        seen, kept = plan.seq_len / 2, 3 * width + 3 * kv_width + plan.num_heads  # the joint product, rotated queries and keys, mixture; normalizers
-    qk_norm = Price(num_params=2 * plan.head_dim, activation_elements_per_token=width + kv_width + heads, num_operations=17)
-    price = Price(
-        num_params=matrices,
-        matmul_params=matrices,
-        flops_per_token=6 * matrices + 12 * width * seen,
-        activation_elements_per_token=kept,
-        num_operations=60,
-    )
-    return price + qk_norm if plan.has_qk_norm else price

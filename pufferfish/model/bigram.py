@@ -12,10 +12,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pufferfish.model.price import Price
+from pufferfish.model.price import BIGRAM_ROWS_PER_TOKEN
 from pufferfish.schema.plan import ModelPlan
 
-ROWS_PER_TOKEN = 5  # of the vocabulary
 CURRENT, PREVIOUS = 36313, 27191  # factors of the hash
 
 
@@ -23,7 +22,7 @@ class BigramEmbedding(nn.Embedding):
     """(5 V, D), allocated only; the last row is for a token that nothing is known to precede."""
 
     def __init__(self, plan: ModelPlan) -> None:
-        num_rows = ROWS_PER_TOKEN * plan.vocab_size
+        num_rows = BIGRAM_ROWS_PER_TOKEN * plan.vocab_size
         super().__init__(num_rows, plan.d_model, _weight=torch.empty(num_rows, plan.d_model))
 
     def forward(self, tokens_BT: torch.Tensor, before_B: torch.Tensor | None) -> torch.Tensor:
@@ -37,8 +36,3 @@ def bigram_rows(tokens_BT: torch.Tensor, before_B: torch.Tensor | None, *, num_r
         tokens_BT = torch.cat((before_B[:, None], tokens_BT), dim=1)
     rows_BT = (CURRENT * tokens_BT[:, 1:] ^ PREVIOUS * tokens_BT[:, :-1]) % (num_rows - 1)
     return rows_BT if before_B is not None else nn.functional.pad(rows_BT, (1, 0), value=num_rows - 1)
-
-
-def bigram_price(plan: ModelPlan) -> Price:
-    """The table, and its rows' 64-bit numbers."""
-    return Price(num_params=ROWS_PER_TOKEN * plan.vocab_size * plan.d_model, float32_elements_per_token=2, num_operations=9)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from pufferfish.model.price import Price
-
 CHUNK_BYTES = 1 << 28  # logits held at a time: small models keep the plain product, large vocabularies stay within memory
 
 
@@ -67,15 +65,3 @@ def token_cross_entropy(hidden_MD: torch.Tensor, weight_VD: torch.Tensor, target
         for start in range(0, len(targets_M), chunk)
     ]
     return torch.cat(parts)
-
-
-def head_price(d_model: int, vocab_size: int, *, is_tied: bool) -> Price:
-    """The vocabulary head and its loss: kept are log-probabilities; two gradients of them join these before anything else is let go."""
-    matrix = d_model * vocab_size
-    return Price(
-        num_params=0 if is_tied else matrix,
-        matmul_params=matrix,
-        flops_per_token=6 * matrix,
-        float32_elements_per_token=3 * vocab_size,
-        num_operations=12,
-    )

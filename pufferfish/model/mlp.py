@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from pufferfish.model.linear import Linear
-from pufferfish.model.price import Price
 from pufferfish.schema.plan import ModelPlan
 
 
@@ -27,15 +26,3 @@ class SwiGLU(nn.Module):
         """(B, T, D) in, (B, T, D) out."""
         gate_BTF, up_BTF = F.linear(x_BTD, torch.cat((self.gate_proj.weight, self.up_proj.weight))).chunk(2, dim=-1)
         return self.down_proj(F.silu(gate_BTF) * up_BTF)
-
-
-def mlp_price(plan: ModelPlan) -> Price:
-    """One feed-forward layer; its input is kept by the norm before it."""
-    matrices = 3 * plan.d_model * plan.d_ff
-    return Price(
-        num_params=matrices,
-        matmul_params=matrices,
-        flops_per_token=6 * matrices,
-        activation_elements_per_token=4 * plan.d_ff,
-        num_operations=20,
-    )

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pufferfish.model.price import Price
-
 
 class _Normalize(torch.autograd.Function):
     """x / rms(x) in five operations instead of autograd's dozen; with y = x r, the gradient is r (g - y mean(g y))."""
@@ -49,8 +47,3 @@ class RMSNorm(nn.Module):
         """The same shape and dtype as x."""
         y_D = normalize(x_D, self.eps)
         return y_D * self.weight if isinstance(self.weight, nn.Parameter) else y_D
-
-
-def norm_price(d_model: int, *, is_trained: bool = False) -> Price:
-    """One norm of this width: its result, which the layer behind it keeps anyway, and its scale."""
-    return Price(num_params=d_model if is_trained else 0, activation_elements_per_token=d_model + 1, num_operations=11)

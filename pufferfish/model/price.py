@@ -1,8 +1,15 @@
-"""What a layer costs, so that the planner needs no layer."""
+"""What each layer costs, and the whole decoder, so that planning and sizing need no layers.
+
+The prices stand beside the goods, in a file without torch; a test builds every variant and compares (tests/test_model_price.py).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from pufferfish.schema.plan import ModelPlan
+
+BIGRAM_ROWS_PER_TOKEN = 5  # of the vocabulary
 
 
 @dataclass(frozen=True)
@@ -25,3 +32,83 @@ class Price:
 
     def __mul__(self, count: int) -> Price:
         return Price(*(mine * count for mine in vars(self).values()))
+
+
+def decoder_price(plan: ModelPlan, *, attention: str) -> Price:
+    """The whole model: embedding, lookup, blocks, final norm, head."""
+    embedding = Price(num_params=plan.vocab_size * plan.d_model, num_operations=6) + lookup_price(plan, attention=attention)
+    block = attention_price(plan, attention=attention) + mlp_price(plan) + norm_price(plan.d_model) * 2
+    block = block + Price(num_operations=4)
+    return embedding + block * plan.num_layers + norm_price(plan.d_model) + head_price(plan.d_model, plan.vocab_size, is_tied=plan.is_tied)
+
+
+def lookup_price(plan: ModelPlan, *, attention: str) -> Price:
+    """The table beside the stock architecture; nothing where there is none."""
+    match plan.lookup:
+        case "bigram":
+            return bigram_price(plan)
+        case "value":
+            return value_embedding_price(plan, attention=attention)
+        case "none":
+            return Price()
+
+
+def attention_price(plan: ModelPlan, *, attention: str) -> Price:
+    """One attention layer. Causal scores count half of T x T, as the kernels that skip the other half do."""
+    width, kv_width = plan.num_heads * plan.head_dim, plan.num_kv_heads * plan.head_dim
+    matrices = plan.d_model * (2 * width + 2 * kv_width)
+    heads = plan.num_heads + plan.num_kv_heads
+    if attention == "explicit":
+        seen, kept = plan.seq_len, 4 * width + plan.num_heads * plan.seq_len  # queries, repeated keys and values, their mixture; probabilities
+    else:
+        seen, kept = plan.seq_len / 2, 3 * width + 3 * kv_width + plan.num_heads  # the joint product, rotated queries and keys, mixture; normalizers
+    qk_norm = Price(num_params=2 * plan.head_dim, activation_elements_per_token=width + kv_width + heads, num_operations=17)
+    price = Price(
+        num_params=matrices,
+        matmul_params=matrices,
+        flops_per_token=6 * matrices + 12 * width * seen,
+        activation_elements_per_token=kept,
+        num_operations=60,
+    )
+    return price + qk_norm if plan.has_qk_norm else price
+
+
+def mlp_price(plan: ModelPlan) -> Price:
+    """One feed-forward layer; its input is kept by the norm before it."""
+    matrices = 3 * plan.d_model * plan.d_ff
+    return Price(
+        num_params=matrices,
+        matmul_params=matrices,
+        flops_per_token=6 * matrices,
+        activation_elements_per_token=4 * plan.d_ff,
+        num_operations=20,
+    )
+
+
+def norm_price(d_model: int, *, is_trained: bool = False) -> Price:
+    """One norm of this width: its result, which the layer behind it keeps anyway, and its scale."""
+    return Price(num_params=d_model if is_trained else 0, activation_elements_per_token=d_model + 1, num_operations=11)
+
+
+def bigram_price(plan: ModelPlan) -> Price:
+    """The table, and its rows' 64-bit numbers."""
+    return Price(num_params=BIGRAM_ROWS_PER_TOKEN * plan.vocab_size * plan.d_model, float32_elements_per_token=2, num_operations=9)
+
+
+def value_embedding_price(plan: ModelPlan, *, attention: str) -> Price:
+    """The table and a sum. Where the kernel keeps values as part of the joint product, it now keeps the sum, and the product is let go."""
+    width, kv_width = plan.num_heads * plan.head_dim, plan.num_kv_heads * plan.head_dim
+    kept = 0 if attention == "explicit" else -width - kv_width
+    return Price(num_params=plan.vocab_size * kv_width, activation_elements_per_token=kept, num_operations=6)
+
+
+def head_price(d_model: int, vocab_size: int, *, is_tied: bool) -> Price:
+    """The vocabulary head and its loss: kept are log-probabilities; two gradients of them join these before anything else is let go."""
+    matrix = d_model * vocab_size
+    return Price(
+        num_params=0 if is_tied else matrix,
+        matmul_params=matrix,
+        flops_per_token=6 * matrix,
+        float32_elements_per_token=3 * vocab_size,
+        num_operations=12,
+    )

@@ -9,16 +9,15 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from pufferfish.model.attention import Attention, attention_price
-from pufferfish.model.bigram import BigramEmbedding, bigram_price
+from pufferfish.model.attention import Attention
+from pufferfish.model.bigram import BigramEmbedding
 from pufferfish.model.cache import KeyValueCache, LayerCache
 from pufferfish.model.linear import Linear, empty_embedding
-from pufferfish.model.loss import head_price, mean_cross_entropy, token_cross_entropy
-from pufferfish.model.mlp import SwiGLU, mlp_price
-from pufferfish.model.norm import RMSNorm, norm_price
-from pufferfish.model.price import Price
+from pufferfish.model.loss import mean_cross_entropy, token_cross_entropy
+from pufferfish.model.mlp import SwiGLU
+from pufferfish.model.norm import RMSNorm
 from pufferfish.model.rope import rope_tables
-from pufferfish.model.value_embedding import ValueEmbedding, value_embedding_price
+from pufferfish.model.value_embedding import ValueEmbedding
 from pufferfish.schema.plan import ModelPlan
 
 
@@ -132,22 +131,3 @@ class Decoder(nn.Module):
             x_BTD = layer.decode(x_BTD, cos, sin, layer_cache, added_BTKH)
         cache.last_token_B = tokens_BT[:, -1]
         return (self.model.norm(x_BTD[:, -1]) @ self.head_weight.t()).float()
-
-
-def decoder_price(plan: ModelPlan, *, attention: str) -> Price:
-    """The whole model: embedding, lookup, blocks, final norm, head."""
-    embedding = Price(num_params=plan.vocab_size * plan.d_model, num_operations=6) + lookup_price(plan, attention=attention)
-    block = attention_price(plan, attention=attention) + mlp_price(plan) + norm_price(plan.d_model) * 2
-    block = block + Price(num_operations=4)
-    return embedding + block * plan.num_layers + norm_price(plan.d_model) + head_price(plan.d_model, plan.vocab_size, is_tied=plan.is_tied)
-
-
-def lookup_price(plan: ModelPlan, *, attention: str) -> Price:
-    """The table beside the stock architecture; nothing where there is none."""
-    match plan.lookup:
-        case "bigram":
-            return bigram_price(plan)
-        case "value":
-            return value_embedding_price(plan, attention=attention)
-        case "none":
-            return Price()

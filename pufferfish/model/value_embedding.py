@@ -12,7 +12,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pufferfish.model.price import Price
 from pufferfish.schema.plan import ModelPlan
 
 
@@ -27,10 +26,3 @@ class ValueEmbedding(nn.Embedding):
     def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
         """Token ids in, (B, T, K, H) float32 out."""
         return super().forward(tokens_BT).unflatten(-1, (-1, self.head_dim))
-
-
-def value_embedding_price(plan: ModelPlan, *, attention: str) -> Price:
-    """The table and a sum. Where the kernel keeps values as part of the joint product, it now keeps the sum, and the product is let go."""
-    width, kv_width = plan.num_heads * plan.head_dim, plan.num_kv_heads * plan.head_dim
-    kept = 0 if attention == "explicit" else -width - kv_width
-    return Price(num_params=plan.vocab_size * kv_width, activation_elements_per_token=kept, num_operations=6)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 from pufferfish.data.survey import train_bytes_after_split
-from pufferfish.model.transformer import decoder_price
+from pufferfish.model.price import decoder_price
 from pufferfish.plan import table
 from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, Measuring
 from pufferfish.plan.choose import MEASURED_STEPS_S
