@@ -7,6 +7,7 @@ writes  artifacts/evaluation.json   artifacts/samples.md
 from pufferfish.base import atomic, paths
 from pufferfish.base.runtime import ensure_runtime
 from pufferfish.base.stage import stage
+from pufferfish.schema.experience import remember
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome
@@ -25,6 +26,7 @@ def main() -> None:
 
         evaluation, samples = evaluate_model(params, paths.MODEL, paths.SUBSET, say=print)
         evaluation.save(paths.EVALUATION)
+        remember(plan, evaluation.val_bpb, run_key=outcome.run_key)
         atomic.write_text(paths.SAMPLES, samples)
         tracker.metrics(tracked_metrics(evaluation), outcome.num_steps)
         tracker.artifact(paths.EVALUATION)

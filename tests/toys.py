@@ -30,7 +30,17 @@ def whole_plan(model=None, train=None, *, corpus="c0"):
         vocab_size=model.vocab_size, tokenizer_bytes=888, train_bytes=777, seed=0,
     )  # fmt: skip
     forecast = Forecast(
-        val_bpb=2.0, val_bpb_low=1.9, val_bpb_high=2.2, step_s=0.01, tokens=240, epochs=0.5, peak_memory_bytes=10**8, num_params=10**5, flops_per_token=6e5
+        val_bpb=2.0,
+        val_bpb_low=1.9,
+        val_bpb_high=2.2,
+        law=1,
+        correction=1.0,
+        step_s=0.01,
+        tokens=240,
+        epochs=0.5,
+        peak_memory_bytes=10**8,
+        num_params=10**5,
+        flops_per_token=6e5,
     )
     budget = BudgetPlan(total_s=53, reserve_s=13.5, phases=phases)
     return Plan(hardware="h0", budget=budget, data=data, model=model, train=train, forecast=forecast, why=Why(reasons=[], candidates=[]))

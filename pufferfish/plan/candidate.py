@@ -20,6 +20,7 @@ from pufferfish.schema.plan import ModelPlan, TrainPlan
 FEWEST_STEPS = 100  # of the optimizer: with fewer, nothing is learned
 BATCH_CHOICES = (0.5, 1.0, 2.0)  # times the best batch
 COMPILE_S = {"cpu": 25.0, "cuda": 60.0}  # a cold compilation, where none was measured
+COUNTED_SHARE = 0.8  # of the time, for counted steps: the evaluation that follows is priced by a pace that is not known before
 OVER_TIME = 1.25  # counted steps that take longer than the budget may take so many times the quickest possible, to take them better
 BATCH_ROUNDS = 60  # of the fixed point below; each round takes off more than a third of the error
 
@@ -78,7 +79,6 @@ class Candidate:
         return scaling.val_bpb(
             num_layers=model.num_layers,
             block_params=self.price.matmul_params - model.vocab_size * model.d_model,
-            vocab_size=model.vocab_size,
             d_model=model.d_model,
             seq_len=model.seq_len,
             tokens=max(1, self.tokens),
@@ -139,7 +139,8 @@ def has_enough_steps(candidate: Candidate) -> bool:
 
 def in_time(candidates: list[Candidate]) -> list[Candidate]:
     """Those whose steps fit into the time. Counted steps are taken all the same where none does: then those that are about as quick as possible."""
-    fitting = [candidate for candidate in candidates if candidate.needed_s <= candidate.loop_s]
+    share = {"deadline": 1.0, "steps": COUNTED_SHARE}
+    fitting = [candidate for candidate in candidates if candidate.needed_s <= share[candidate.train.clock] * candidate.loop_s]
     if fitting or not candidates:
         return fitting
     quickest_s = min(candidate.compile_s + candidate.needed_s for candidate in candidates)

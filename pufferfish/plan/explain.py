@@ -29,6 +29,8 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
     sizes = ", ".join(f"{v.vocab_size}: {v.bytes_per_token:.2f}" for v in case.vocabularies)
     fastest = "as pinned" if case.params.train.dtype != "auto" else "the fastest that runs here, by measured matrix products"
     rows = [f"vocabulary {best.model.vocab_size}: bytes per token on a sample of this text are {sizes}", f"{best.train.dtype}: {fastest}"]
+    if known := case.text.experience.num_outcomes:
+        rows.append(f"{known} earlier training{'s' if known > 1 else ''} on this text: the law is corrected by {case.text.experience.correction - 1:+.1%}")
     if not best.measured:
         rows.append("the pace is predicted from the machine's measured speeds: no step of this configuration was measured")
     if epochs > 1:

@@ -126,11 +126,13 @@ def _train_plan(case: Case, best: Candidate) -> TrainPlan:
 def _forecast(selection: Selection) -> Forecast:
     best = selection.best
     forecast = best.forecast(selection.text)
-    low, high = scaling.interval(forecast)
+    low, high = scaling.interval(forecast, selection.text.experience.spread)
     return Forecast(
         val_bpb=forecast,
         val_bpb_low=low,
         val_bpb_high=high,
+        law=scaling.LAW,
+        correction=selection.text.experience.correction,
         step_s=best.step_s,
         tokens=best.tokens,
         epochs=selection.epochs,

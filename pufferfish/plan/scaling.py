@@ -1,35 +1,28 @@
 """What quality a training will reach: bits per byte as a function of model, data, context and batch.
 
-    bpb = held-out difficulty (E + (A N^-alpha + B D^-beta + G / d) context) batch spelling composition
+    bpb = difficulty x (E + A N^-alpha + B D^-beta + G / d) x context x batch
 
 after Hoffmann et al., 2022, arXiv 2203.15556: N are the matrix parameters of the blocks and D the bytes trained on, both in millions; d is the width in units
 of 128, through which every prediction has to pass. Repeated data counts less (Muennighoff et al., 2023, arXiv 2305.16264). The form is the literature's; the
-constants E to G were fitted to runs of this code of 0.5 to 13 million tokens; the terms for batch, spelling, context, depth and composition were then set by
-hand, and the whole was not fitted again (docs/LOG.md).
+constants were fitted, all together, to runs of this code of 0.5 to 5 million tokens (docs/LOG.md).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-IRREDUCIBLE = 0.35
-A, ALPHA = 0.0742, 0.307
-B, BETA = 1.261, 0.230
-NARROW = 0.0761
-SPELLING, SPELLING_VOCABULARY = 0.035, 4096  # a vocabulary holds words that a smaller one has to spell: exponent of its size, from the residuals of the fit
-CONTEXT_GAIN, CONTEXT_TOKENS = 0.0155, 2.35e6  # a doubled context gains so much for each e-fold of tokens beyond these, and loses before
-CONTEXT_LIMITS = (-0.03, 0.05)
-# From three layers on, and after so many optimizer steps (fewer for wider models), training suddenly learns to look up what followed an earlier occurrence,
-# and tokens late in the context become much cheaper than those early in it. 6.2 million tokens for 3 layers of 192 gave 1.03 bits per byte in 3,036 steps and
-# 1.12 in 1,499, and 2 layers of 128 had not learned it after 6,140. Steps needed, width and context are guesses from four runs, and the one for the context
-# is contradicted: on the pipeline's own split the half context gave 1.133 and the whole one 1.171 (docs/LOG.md). The weakest part of this law.
-COMPOSITION_LAYERS, COMPOSITION_GAIN = 3, 0.11
-COMPOSITION_STEPS, COMPOSITION_WIDTH, COMPOSITION_CONTEXT, COMPOSITION_SPREAD = 2200, 192, 256, 0.25
-LONE_LAYER, LONE_LAYER_TOKENS = 0.03, 1e6  # a single layer cannot look up what followed an earlier occurrence; loss for each e-fold of tokens beyond these
-BATCH_PENALTY = 0.04  # per squared e-fold away from the best batch
-HELD_OUT = 1.08  # whole pipelines of 60 s, 3 m and 5 m ended 4, 13 and 15 % above the fit, which had seen another split of the text (docs/LOG.md)
-SPREAD = 0.06  # of a forecast, one standard deviation of its logarithm; the same runs
+IRREDUCIBLE = 0.338
+A, ALPHA = 0.0752, 0.314
+B, BETA = 1.079, 0.227
+NARROW = 0.0839
+CONTEXT_GAIN, CONTEXT = 0.0215, 256  # exponent of the context: less of it is read with nothing before
+BATCH_FACTOR, BATCH_EXPONENT = 0.461, 0.607  # see `best_tokens_per_step`
+BATCH_PENALTY = 0.036  # per squared e-fold away from the best batch
+LONE_LAYER = 0.06  # a single layer cannot look up what followed an earlier occurrence: a guess
+SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
+LAW = 2  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_BZ2_BPB = 1.63  # what bzip2 makes of the text that the constants were fitted on
 DIFFICULTY_EXPONENT = 0.8  # from bzip2's bits per byte to ours, fitted on two texts (docs/LOG.md)
@@ -42,9 +35,9 @@ def difficulty(bz2_bpb: float) -> float:
 
 
 def best_tokens_per_step(tokens: float) -> float:
-    """A batch for so many training tokens: 0.35 D^0.57, set by hand between runs of 1 to 6 million tokens here (docs/LOG.md) and the law 0.10 D^0.72 of larger
-    runs, which asks for six times as much at a billion tokens. Untried above 13 million."""
-    return float(0.35 * tokens**0.57)
+    """A batch for so many training tokens, fitted to runs of 1 to 5 million tokens here (docs/LOG.md). The law 0.10 D^0.72, fitted to seven published optima
+    from 1 million to 10 billion tokens, says the same at 1 million and three times as much at 10 billion. Untried above 5 million."""
+    return float(BATCH_FACTOR * tokens**BATCH_EXPONENT)
 
 
 def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
@@ -56,18 +49,38 @@ def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
 
 
 @dataclass(frozen=True)
+class Experience:
+    """What earlier trainings on a text say about forecasts for it."""
+
+    correction: float = 1.0  # of the law's bits per byte
+    spread: float = math.hypot(SPREAD, OFFSET_SPREAD)  # of the corrected forecast, one standard deviation of its logarithm
+    num_outcomes: int = 0
+
+
+def experience(log_errors: Sequence[float]) -> Experience:
+    """From logarithms of reached over forecast bits per byte. A text has an offset from the law that all its trainings share, and each training a deviation of
+    its own; both are normal, so the mean error counts the more, the more trainings there are (Bayes)."""
+    if not log_errors:
+        return Experience()
+    num = len(log_errors)
+    weight = num / (num + (SPREAD / OFFSET_SPREAD) ** 2)
+    left = OFFSET_SPREAD**2 * (1 - weight)
+    return Experience(math.exp(weight * sum(log_errors) / num), math.sqrt(SPREAD**2 + left), num)
+
+
+@dataclass(frozen=True)
 class Text:
     """What the law needs to know of a text."""
 
     unique_bytes: float  # to learn from
     difficulty: float
+    experience: Experience = Experience()
 
 
 def val_bpb(
     *,
     num_layers: int,
     block_params: float,
-    vocab_size: int,
     d_model: int,
     seq_len: int,
     tokens: float,
@@ -78,31 +91,13 @@ def val_bpb(
     """Forecast of validation bits per byte."""
     data = effective_bytes(tokens * bytes_per_token, text.unique_bytes) / 1e6
     reducible = A * (block_params / 1e6) ** -ALPHA + B * data**-BETA + NARROW * 128 / d_model
-    gain = min(CONTEXT_LIMITS[1], max(CONTEXT_LIMITS[0], CONTEXT_GAIN * math.log(tokens / CONTEXT_TOKENS)))
-    context = 1 - gain * math.log2(seq_len / 256)
+    context = (seq_len / CONTEXT) ** -CONTEXT_GAIN
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
-    spelling = (vocab_size / SPELLING_VOCABULARY) ** -SPELLING
-    return float(
-        text.difficulty
-        * (IRREDUCIBLE + reducible * context)
-        * batch
-        * spelling
-        * composition(num_layers, d_model, seq_len, tokens=tokens, num_steps=tokens / tokens_per_step)
-    )
+    lone_layer = 1 + LONE_LAYER if num_layers == 1 else 1.0
+    return float(text.difficulty * text.experience.correction * (IRREDUCIBLE + reducible) * context * batch * lone_layer)
 
 
-def composition(num_layers: int, d_model: int, seq_len: int, *, tokens: float, num_steps: float) -> float:
-    """Factor on the loss for what layers can, or cannot, do together: see `COMPOSITION_GAIN` and `LONE_LAYER`."""
-    if num_layers == 1:
-        return 1 + LONE_LAYER * max(0.0, math.log(tokens / LONE_LAYER_TOKENS))
-    if num_layers < COMPOSITION_LAYERS:
-        return 1.0
-    needed = COMPOSITION_STEPS * (COMPOSITION_WIDTH / d_model) ** 2 * max(1.0, COMPOSITION_CONTEXT / seq_len)
-    past = math.log(num_steps / needed) / COMPOSITION_SPREAD
-    return 1 - COMPOSITION_GAIN / (1 + math.exp(-max(-50.0, min(50.0, past))))
-
-
-def interval(forecast: float) -> tuple[float, float]:
-    """80 % interval of a forecast."""
-    width = math.exp(1.2816 * SPREAD)
+def interval(forecast: float, spread: float) -> tuple[float, float]:
+    """80 % interval of a forecast with this standard deviation of its logarithm."""
+    width = math.exp(1.2816 * spread)
     return forecast / width, forecast * width

@@ -97,6 +97,8 @@ class Forecast(Strict):
     val_bpb: float
     val_bpb_low: float  # 80 % interval
     val_bpb_high: float
+    law: int  # which version of the loss law made it
+    correction: float  # that it holds, from earlier trainings on this text; 1: there were none
     step_s: float
     tokens: int
     epochs: float

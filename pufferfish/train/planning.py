@@ -14,8 +14,9 @@ from pufferfish.plan.choose import MEASURED_STEPS_S
 from pufferfish.plan.make import decide
 from pufferfish.plan.preview import make_preview
 from pufferfish.plan.prices import StepTime
-from pufferfish.plan.scaling import Text, difficulty
+from pufferfish.plan.scaling import LAW, Text, difficulty, experience
 from pufferfish.plan.space import VOCABULARIES
+from pufferfish.schema.experience import log_errors
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import ModelPlan, Plan, TrainPlan
@@ -43,7 +44,7 @@ def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardw
     """What to plan for on the machine `hardware`, with the text surveyed on this one, `here`."""
     vocabularies, bz2_bpb = known_survey(params.data, corpus, _vocab_sizes(params, hardware, corpus), here, tell=tell)
     unique_bytes = train_bytes_after_split(corpus, validation_share=VALIDATION_SHARE, max_validation_bytes=MAX_VALIDATION_BYTES)
-    text = Text(unique_bytes, difficulty(bz2_bpb))
+    text = Text(unique_bytes, difficulty(bz2_bpb), experience(log_errors(corpus, seed=params.data.seed, law=LAW)))
     return Case(params, hardware, corpus, vocabularies, text, price_of=lambda model, attention: decoder_price(model, attention=attention))
 
 
