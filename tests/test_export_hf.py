@@ -27,6 +27,10 @@ SHAPES = {
     "qwen3, tied": {"num_heads": 3, "num_kv_heads": 3, "is_tied": True, "has_qk_norm": True},
     "llama, grouped heads": {"num_heads": 4, "num_kv_heads": 2, "is_tied": False, "has_qk_norm": False},
     "llama, tied, one key head": {"num_heads": 6, "num_kv_heads": 1, "is_tied": True, "has_qk_norm": False},
+    "values looked up, grouped heads": {"num_heads": 6, "num_kv_heads": 2, "is_tied": False, "has_qk_norm": True, "lookup": "value"},
+    "values looked up, tied, without QK-norm": {"num_heads": 3, "num_kv_heads": 3, "is_tied": True, "has_qk_norm": False, "lookup": "value"},
+    "pairs looked up, without QK-norm": {"num_heads": 4, "num_kv_heads": 2, "is_tied": False, "has_qk_norm": False, "lookup": "bigram"},
+    "pairs looked up, tied": {"num_heads": 6, "num_kv_heads": 1, "is_tied": True, "has_qk_norm": True, "lookup": "bigram"},
 }
 
 
@@ -129,7 +133,8 @@ def test_the_export_is_the_model(house, shape):
     paths, arguments = house(**shape)
     report = hf.export_hf(*paths, **arguments)
     assert report.max_logit_difference < 1e-4
-    assert report.architecture == ("Qwen3ForCausalLM" if shape["has_qk_norm"] else "LlamaForCausalLM")
+    stock = "Qwen3ForCausalLM" if shape["has_qk_norm"] else "LlamaForCausalLM"
+    assert report.architecture == ("PufferfishForCausalLM" if "lookup" in shape else stock)
     assert report.num_texts_compared == len(verify.HARD_TEXTS) + sum(len(document.splitlines()) for document in DOCUMENTS)
     exported, trained = load_file(paths[2] / "model.safetensors"), load_file(paths[0] / "model.safetensors")
     assert exported.keys() == trained.keys()
@@ -163,6 +168,77 @@ def test_a_second_export_replaces_the_first(house, old_export):
 
 @pytest.mark.parametrize("key", ["model.embed_tokens.weight", "model.layers.1.self_attn.k_norm.weight", "model.layers.0.mlp.down_proj.weight"])
 def test_a_corrupted_weight_is_refused(house, old_export, monkeypatch, key):
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES.values() if "lookup" in shape], ids=[name for name, shape in SHAPES.items() if "lookup" in shape])
+def test_what_is_looked_up_is_looked_up_in_every_way_of_generating(house, shape):
+    from transformers import AutoModelForCausalLM
+
+    from pufferfish.model.load import load_model
+
+    paths, arguments = house(**shape)
+    hf.export_hf(*paths, **arguments)
+    model, _ = load_model(paths[0])
+    with verify.code_copied_in_passing():
+        theirs = AutoModelForCausalLM.from_pretrained(paths[2], trust_remote_code=True)
+    ids = [5, 9, 3]
+    for _ in range(9):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    settings = {"max_new_tokens": 9, "do_sample": False, "temperature": None, "top_p": None}
+    for more in ({}, {"use_cache": False}, {"cache_implementation": "static", "disable_compile": True}):
+        assert theirs.generate(torch.tensor([[5, 9, 3]]), **settings, **more)[0].tolist() == ids
+    padded, mask = torch.tensor([[0, 0, 5, 9, 3], [7, 8, 5, 9, 3]]), torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    assert theirs.generate(padded, attention_mask=mask, **settings)[0, 2:].tolist() == ids
+
+
+def test_what_cannot_be_looked_up_is_refused_by_the_code_of_the_export():
+    from pufferfish.export.modeling_pufferfish import PufferfishConfig, PufferfishForCausalLM
+
+    sizes = {"vocab_size": 97, "hidden_size": 40, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 20, "intermediate_size": 56}
+    pairs = PufferfishForCausalLM(PufferfishConfig(lookup="bigram", num_hidden_layers=2, **sizes)).eval()
+    with torch.no_grad():
+        tokens = torch.tensor([[5, 9, 3, 7]])
+        cache = pairs(tokens[:, :3]).past_key_values
+        with pytest.raises(ValueError, match="give `previous_ids`"):
+            pairs(tokens[:, 3:], past_key_values=cache)
+        last = pairs(tokens[:, 3:], past_key_values=cache, previous_ids=tokens[:, 2:3]).logits
+        torch.testing.assert_close(last[:, -1], pairs(tokens).logits[:, -1], atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="give `input_ids`"):
+        pairs(inputs_embeds=torch.zeros(1, 3, 40))
+    with pytest.raises(ValueError, match="not `none`"):
+        PufferfishForCausalLM(PufferfishConfig(lookup="none", num_hidden_layers=2, **sizes))
+
+
+@pytest.mark.parametrize("lookup", ["none", "value", "bigram"])
+def test_code_comes_with_the_export_only_where_it_is_needed(house, lookup):
+    from transformers import AutoModelForCausalLM
+
+    paths, arguments = house(lookup=lookup)
+    hf.export_hf(*paths, **arguments)
+    config, card = json.loads((paths[2] / "config.json").read_text()), (paths[2] / "README.md").read_text()
+    is_needed = lookup != "none"
+    assert (paths[2] / hf.CODE).exists() == ("auto_map" in config) == ("trust_remote_code=True" in card) == (hf.CODE in card) == is_needed
+    assert ("| lookup |" in card) == is_needed
+    if is_needed:
+        with pytest.raises(ValueError, match="custom code"):
+            AutoModelForCausalLM.from_pretrained(paths[2], trust_remote_code=False)
+
+
+@pytest.mark.parametrize("lookup", ["value", "bigram"])
+def test_code_that_looks_up_something_else_is_refused(house, old_export, monkeypatch, lookup):
+    paths, arguments = house(lookup=lookup)
+    right = shutil.copyfile
+
+    def spoil(source, target):
+        right(source, target)
+        if target.name == hf.CODE:
+            target.write_text(target.read_text().replace("27191", "27193").replace("num_hidden_layers - 1", "num_hidden_layers - 2"))
+
+    monkeypatch.setattr(hf.shutil, "copyfile", spoil)
+    with pytest.raises(verify.ExportMismatch, match="logits differ"):
+        hf.export_hf(*paths, **arguments)
+    assert_untouched(old_export)
+
+
     paths, arguments = house()
 
     def corrupt(tensors, *more, **settings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import itemgetter
 
 from pufferfish.base.units import format_bytes, format_count, format_duration
-from pufferfish.schema.plan import Plan
+from pufferfish.schema.plan import ModelPlan, Plan
 from pufferfish.schema.reports import Evaluation, Outcome, Subset
 
 FRONT_MATTER = """---
@@ -20,11 +20,19 @@ LOADING = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "{name}"  # this folder
-tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForCausalLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder{trust})
+model = AutoModelForCausalLM.from_pretrained(folder{trust})
 tokens = tokenizer("Once", return_tensors="pt")
 print(tokenizer.decode(model.generate(**tokens, max_new_tokens=80)[0]))
 ```"""
+
+TRUST = ", trust_remote_code=True"
+CODE = """This model looks up {table}. No architecture that transformers knows does, so code comes with the folder: `modeling_pufferfish.py`, a short
+file that needs PyTorch and transformers 5. Transformers runs it only where `trust_remote_code=True` allows it; read it first."""
+TABLES = {
+    "value": "a row of values for each token in its last layer",
+    "bigram": "a row for each token and the one before it, beside the token's embedding",
+}
 
 
 def model_card(name: str, *, plan: Plan, outcome: Outcome, subset: Subset, evaluation: Evaluation, samples: str) -> str:
@@ -40,12 +48,19 @@ def model_card(name: str, *, plan: Plan, outcome: Outcome, subset: Subset, evalu
         f"The n-gram counted {evaluation.ngram_tokens} tokens of the training text.",
         results(evaluation),
         "## How to load it",
-        LOADING.format(name=name),
+        *loading(name, plan.model),
         "## How it was made",
         table([("", ""), *facts(plan, outcome, subset, evaluation)]),
         samples.strip().replace("# Samples", "## Samples", 1).replace("\n## ", "\n### "),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def loading(name: str, model: ModelPlan) -> list[str]:
+    """The code that loads the model, and why more code comes with it, where it does."""
+    if model.lookup == "none":
+        return [LOADING.format(name=name, trust="")]
+    return [CODE.format(table=TABLES[model.lookup]), LOADING.format(name=name, trust=TRUST)]
 
 
 def results(evaluation: Evaluation) -> str:
@@ -64,6 +79,7 @@ def facts(plan: Plan, outcome: Outcome, subset: Subset, evaluation: Evaluation) 
         ("vocabulary", f"{model.vocab_size}, byte-level BPE"),
         ("context", f"{model.seq_len} tokens"),
         ("embeddings", "tied" if model.is_tied else "untied"),
+        *([("lookup", TABLES[model.lookup])] if model.lookup != "none" else []),
         ("data", f"`{plan.data.source}`, {format_bytes(subset.train.num_bytes)} of training text in {subset.train.num_documents} documents"),
         ("data hash", f"`{subset.corpus}`"),
         ("validation", f"{format_bytes(subset.validation.num_bytes)} in {subset.validation.num_documents} documents"),

@@ -1,4 +1,4 @@
-"""A Hugging Face folder of a stock architecture: no code of ours is needed to load it."""
+"""A Hugging Face folder. Stock architectures need no code of ours to load; a model that looks something up brings `modeling_pufferfish.py` with it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ MENDS = {  # of a system that refuses to write
     errno.EROFS: "work in a folder that can be written",
 }
 SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors tells the system's errors
+CODE = "modeling_pufferfish.py"
 GENERATION = {"do_sample": True, "temperature": 0.8, "top_p": 0.95}  # what `pufferfish generate` does unless told otherwise
 
 
@@ -54,9 +55,12 @@ def export_hf(model_folder: Path, subset_folder: Path, target_folder: Path, *, n
             shutil.copyfile(model_folder / "tokenizer.json", unfinished / "tokenizer.json")
             for file, content in small_files(plan).items():
                 atomic.write_json(unfinished / file, content)
+            if has_code(plan.model):
+                shutil.copyfile(Path(__file__).with_name(CODE), unfinished / CODE)
             atomic.write_text(unfinished / "README.md", card)
         tokens_N = open_tokens(subset_folder, subset.validation, subset.token_dtype)
-        comparison = verify_hf(unfinished, model, tokenizer, tokens_N=tokens_N, documents=read_validation_text(subset_folder))
+        documents = read_validation_text(subset_folder)
+        comparison = verify_hf(unfinished, model, tokenizer, tokens_N=tokens_N, documents=documents, has_code=has_code(plan.model))
     return ExportReport(
         weights_sha256=outcome.weights_sha256,
         folder=target_folder.as_posix(),
@@ -105,8 +109,15 @@ def system_error(error: Exception) -> tuple[int, str | None]:
     return int(told[1]) if told else 0, None
 
 
+def has_code(plan: ModelPlan) -> bool:
+    """Whether no stock architecture computes the same, so that code comes with the folder."""
+    return plan.lookup != "none"
+
+
 def architecture(plan: ModelPlan) -> str:
-    """The stock class that computes the same."""
+    """The class that computes the same: a stock one, where there is one."""
+    if has_code(plan):
+        return "PufferfishForCausalLM"
     return "Qwen3ForCausalLM" if plan.has_qk_norm else "LlamaForCausalLM"
 
 
@@ -137,10 +148,13 @@ def model_config(plan: ModelPlan) -> dict[str, Any]:
         "use_cache": True,
         "vocab_size": plan.vocab_size,
     }
-    if plan.has_qk_norm:
-        layers = ["full_attention"] * plan.num_layers
-        return config | {"layer_types": layers, "max_window_layers": plan.num_layers, "sliding_window": None, "use_sliding_window": False}
-    return config | {"mlp_bias": False, "pretraining_tp": 1}
+    layers = {"layer_types": ["full_attention"] * plan.num_layers}
+    qwen3 = config | layers | {"max_window_layers": plan.num_layers, "sliding_window": None, "use_sliding_window": False}
+    if has_code(plan):
+        module = CODE.removesuffix(".py")
+        auto_map = {"AutoConfig": f"{module}.PufferfishConfig", "AutoModelForCausalLM": f"{module}.{architecture(plan)}"}
+        return qwen3 | {"auto_map": auto_map, "has_qk_norm": plan.has_qk_norm, "lookup": plan.lookup, "model_type": "pufferfish"}
+    return qwen3 if plan.has_qk_norm else config | {"mlp_bias": False, "pretraining_tp": 1}
 
 
 def small_files(plan: Plan) -> dict[str, dict[str, Any]]:

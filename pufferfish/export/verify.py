@@ -5,8 +5,12 @@ B batch, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,19 +55,21 @@ class Comparison:
     num_texts: int
 
 
-def verify_hf(folder: Path, model: Decoder, tokenizer: Tokenizer, *, tokens_N: np.ndarray, documents: list[str]) -> Comparison:
+def verify_hf(folder: Path, model: Decoder, tokenizer: Tokenizer, *, tokens_N: np.ndarray, documents: list[str], has_code: bool) -> Comparison:
     """Load `folder` with AutoModelForCausalLM and AutoTokenizer and compare with our model (float32, CPU) and tokenizer.
 
-    Raises ExportMismatch with the details. The import of transformers is most of the time (3 s), and its users pay the same.
+    `has_code` lets the folder's own code run. Raises ExportMismatch with the details. The import of transformers is most of the time (3 s), and its users pay
+    the same.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    where = {"local_files_only": True, "trust_remote_code": False}
+    where = {"local_files_only": True, "trust_remote_code": has_code}
     try:
-        their_tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-        theirs, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **where)
+        with code_copied_in_passing():
+            their_tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+            theirs, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **where)
     except (OSError, ValueError, RuntimeError) as error:
         raise ExportMismatch(f"transformers cannot load the export: {error}") from error
     texts = [*HARD_TEXTS, *spread_lines(documents)]
@@ -72,6 +78,22 @@ def verify_hf(folder: Path, model: Decoder, tokenizer: Tokenizer, *, tokens_N: n
         if info[kind]:
             raise ExportMismatch(f"{kind} in the exported weights: {sorted(map(str, info[kind]))[:5]}")
     return Comparison(max_logit_difference=compare_logits(theirs, model, tokens_N), num_texts=len(texts))
+
+
+@contextmanager
+def code_copied_in_passing() -> Iterator[None]:
+    """Transformers runs a folder's code from a copy, which it keeps under the folder's name; ours is unfinished and moves, so nobody would use that copy."""
+    from transformers import dynamic_module_utils
+
+    kept = dynamic_module_utils.HF_MODULES_CACHE
+    with TemporaryDirectory() as passing:
+        dynamic_module_utils.HF_MODULES_CACHE = passing
+        try:
+            yield
+        finally:
+            dynamic_module_utils.HF_MODULES_CACHE = kept
+            if passing in sys.path:
+                sys.path.remove(passing)
 
 
 def spread_lines(documents: list[str]) -> list[str]:
