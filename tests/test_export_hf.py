@@ -50,7 +50,17 @@ def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_
         warmup_share=0.1, cooldown_share=0.5, final_lr_share=0.0, num_evals=1, eval_tokens=40, checkpoint_interval_s=60, seed=0, data_seed=0,
     )  # fmt: skip
     forecast = Forecast(
-        val_bpb=2.0, val_bpb_low=1.9, val_bpb_high=2.2, step_s=0.1, tokens=240, epochs=0.5, peak_memory_bytes=10**8, num_params=10**5, flops_per_token=6e5
+        val_bpb=2.0,
+        val_bpb_low=1.9,
+        val_bpb_high=2.2,
+        law=1,
+        correction=1.0,
+        step_s=0.1,
+        tokens=240,
+        epochs=0.5,
+        peak_memory_bytes=10**8,
+        num_params=10**5,
+        flops_per_token=6e5,
     )
     budget = BudgetPlan(total_s=22, reserve_s=11, phases=phases)
     return Plan(hardware="h0", budget=budget, data=data, model=model, train=train, forecast=forecast, why=Why(reasons=[], candidates=[]))
@@ -158,16 +168,6 @@ def test_the_export_generates_what_the_model_generates(house):
     assert theirs[0].tolist() == ids
 
 
-def test_a_second_export_replaces_the_first(house, old_export):
-    paths, arguments = house()
-    hf.export_hf(*paths, **arguments)
-    files = {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    assert {path.name for path in old_export.iterdir()} == files
-    assert [path.name for path in old_export.parent.iterdir()] == ["hf"]
-
-
-@pytest.mark.parametrize("key", ["model.embed_tokens.weight", "model.layers.1.self_attn.k_norm.weight", "model.layers.0.mlp.down_proj.weight"])
-def test_a_corrupted_weight_is_refused(house, old_export, monkeypatch, key):
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES.values() if "lookup" in shape], ids=[name for name, shape in SHAPES.items() if "lookup" in shape])
 def test_what_is_looked_up_is_looked_up_in_every_way_of_generating(house, shape):
     from transformers import AutoModelForCausalLM
@@ -239,6 +239,16 @@ def test_code_that_looks_up_something_else_is_refused(house, old_export, monkeyp
     assert_untouched(old_export)
 
 
+def test_a_second_export_replaces_the_first(house, old_export):
+    paths, arguments = house()
+    hf.export_hf(*paths, **arguments)
+    files = {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in old_export.iterdir()} == files
+    assert [path.name for path in old_export.parent.iterdir()] == ["hf"]
+
+
+@pytest.mark.parametrize("key", ["model.embed_tokens.weight", "model.layers.1.self_attn.k_norm.weight", "model.layers.0.mlp.down_proj.weight"])
+def test_a_corrupted_weight_is_refused(house, old_export, monkeypatch, key):
     paths, arguments = house()
 
     def corrupt(tensors, *more, **settings):
