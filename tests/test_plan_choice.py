@@ -526,16 +526,26 @@ def test_matrices_between_hidden_states_are_all_that_adamw_does_not_keep():
         assert embedding_params(model, price_of(model, "explicit")) == tables + 3 * 2 * 8
 
 
-def test_the_largest_micro_batch_is_the_last_that_fits():
-    price, train = price_of(model_plan(), "explicit"), train_plan()
+@pytest.mark.parametrize("vocab_size", [97, 60_000])
+def test_the_largest_micro_batch_is_the_last_that_fits(vocab_size):
+    model, train = model_plan(vocab_size=vocab_size, seq_len=512), train_plan()
+    price = price_of(model, "explicit")
 
     def held(size):
-        return memory.memory_of(price, train_plan(micro_batch=size), seq_len=20, embedding_params=embedding_params(model_plan(), price)).total
+        return memory.memory_of(price, train_plan(micro_batch=size), seq_len=512, embedding_params=7).total
 
-    for limit_bytes in (held(1) - 1, held(1), held(7), held(7) + 5, held(8) - 5):
-        size = memory.largest_micro_batch(price, train, seq_len=20, embedding_params=embedding_params(model_plan(), price), limit_bytes=limit_bytes)
-        assert held(size) <= limit_bytes + 5 if size else limit_bytes < held(1) + 5
+    for limit_bytes in (held(1) - 10, held(1), held(7), held(7) + 10, held(8) - 10, held(300), held(4000) - 10):
+        size = memory.largest_micro_batch(price, train, seq_len=512, embedding_params=7, limit_bytes=limit_bytes)
+        assert held(size) <= limit_bytes + 5 if size else limit_bytes < held(1)
         assert held(size + 1) > limit_bytes - 5
+
+
+def test_logits_are_held_in_chunks():
+    from pufferfish.model.loss import CHUNK_BYTES
+
+    price = price_of(model_plan(vocab_size=50_000), "explicit")
+    terms = [memory.memory_of(price, train_plan(micro_batch=size), seq_len=512, embedding_params=0).logits for size in (1, 2, 4, 1000)]
+    assert terms[0] < terms[1] < terms[2] == terms[3] == memory.LOGITS_BYTES == 3 * CHUNK_BYTES
 
 
 REAL_STEP = """
@@ -565,10 +575,17 @@ print(before, max(seen))
 """
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
-def test_the_estimated_memory_is_that_of_a_real_step_within_a_sixth(dtype):
-    shape = {"vocab_size": 2048, "num_layers": 4, "d_model": 96, "num_heads": 3, "num_kv_heads": 3, "head_dim": 32, "d_ff": 256, "seq_len": 128}
-    model, train = model_plan(**shape), train_plan(dtype=dtype, micro_batch=40, tokens_per_step=40 * 128)
+@pytest.mark.parametrize(
+    ("dtype", "vocab_size", "micro_batch"),
+    [
+        ("float32", 2048, 40),
+        pytest.param("bfloat16", 2048, 40, marks=pytest.mark.slow),
+        pytest.param("float32", 8192, 128, marks=pytest.mark.slow, id="logits in chunks"),
+    ],
+)
+def test_the_estimated_memory_is_that_of_a_real_step_within_a_sixth(dtype, vocab_size, micro_batch):
+    shape = {"vocab_size": vocab_size, "num_layers": 4, "d_model": 96, "num_heads": 3, "num_kv_heads": 3, "head_dim": 32, "d_ff": 256, "seq_len": 128}
+    model, train = model_plan(**shape), train_plan(dtype=dtype, micro_batch=micro_batch, tokens_per_step=micro_batch * 128)
     arguments = [json.dumps(plan.model_dump()) for plan in (model, train)]
     settings = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back at once, so that the peak is what is held
     done = subprocess.run([sys.executable, "-c", REAL_STEP, *arguments], env=settings, capture_output=True, text=True, check=True)

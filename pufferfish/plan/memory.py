@@ -11,6 +11,8 @@ PROCESS_BYTES = {"cpu": 420_000_000, "cuda": 600_000_000}  # interpreter, librar
 WORKSPACE = 0.08  # of all the rest: fragmentation and short-lived tensors
 USABLE_SHARE = 0.85  # of the memory that is there
 
+# At most, since the head is computed in chunks (model/loss.py). Real steps of 8,192 and 16,384 tokens with a vocabulary of 8,192 both held about so much.
+LOGITS_BYTES = 3 * 2**28
 STATE_BYTES = {"adamw": 8, "muon": 4}  # two moments; one momentum (embedding and head, which have two, are counted apart)
 RECOMPUTED = 0.3  # of the activations that remain where they are recomputed: one block at a time and the borders between blocks
 
@@ -46,7 +48,7 @@ def memory_of(price: Price, train: TrainPlan, *, seq_len: int, embedding_params:
         "gradients": (4 + copy_bytes) * price.num_params,
         "optimizer": STATE_BYTES[train.optimizer] * price.num_params + (8 - STATE_BYTES[train.optimizer]) * embedding_params,
         "activations": round(tokens * kept),
-        "logits": round(tokens * 4 * price.float32_elements_per_token),
+        "logits": round(min(LOGITS_BYTES, tokens * 4 * price.float32_elements_per_token)),
     }
     return Memory(process=PROCESS_BYTES[train.device], workspace=round(WORKSPACE * sum(terms.values())), **terms)
 
@@ -54,5 +56,9 @@ def memory_of(price: Price, train: TrainPlan, *, seq_len: int, embedding_params:
 def largest_micro_batch(price: Price, train: TrainPlan, *, seq_len: int, embedding_params: int, limit_bytes: float) -> int:
     """How many sequences fit, where `train` has some; 0 where not even one does."""
     some = memory_of(price, train, seq_len=seq_len, embedding_params=embedding_params)
-    by_sequence = (1 + WORKSPACE) * (some.activations + some.logits) / train.micro_batch
-    return max(0, int((limit_bytes - some.total) / by_sequence + train.micro_batch))
+    left_bytes = (limit_bytes - some.total) / (1 + WORKSPACE) + some.activations + some.logits
+    kept, logits = some.activations / train.micro_batch, 4 * seq_len * price.float32_elements_per_token
+    sequences = left_bytes / (kept + logits)
+    if sequences * logits > LOGITS_BYTES:
+        sequences = (left_bytes - LOGITS_BYTES) / kept
+    return max(0, int(sequences))
