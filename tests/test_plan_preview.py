@@ -71,7 +71,7 @@ def test_why_it_lost_names_what_decided(size, pace, words):
     other = replace(best, price=price, measured=replace(best.measured, step_s=pace * best.step_s))
     assert words in explain.why_it_lost(other, best, text)
     if pace == 1.0:
-        assert "no time to measure" in explain.why_it_lost(replace(other, measured=None, predicted_step_s=best.step_s), best, text)
+        assert "no time to measure" in explain.why_it_lost(replace(other, measured=None, predicted_step_s=best.step_s, correction=1.0), best, text)
 
 
 def test_a_pinned_shape_has_no_runner_up():
