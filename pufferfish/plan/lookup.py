@@ -32,9 +32,7 @@ def lookup_reasons(case: Case, selection: Selection) -> list[str]:
     if not _is_free(case):
         return []
     bound = f"that pays where a text is read {MOST_EPOCHS:g} times at most, and this one is read {selection.epochs:.1f} times"
-    table = (
-        "values of tokens are looked up in a table, so that the export comes with code" if selection.best.model.lookup == "value" else "nothing is looked up"
-    )
+    table = "values of tokens are looked up in a table, so the export comes with code" if selection.best.model.lookup == "value" else "nothing is looked up"
     return [f"{table}: {bound}"]
 
 
