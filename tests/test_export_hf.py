@@ -47,7 +47,7 @@ def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_
     train = TrainPlan(
         device="cpu", num_threads=1, dtype="float32", attention="sdpa", is_compiled=False, is_checkpointed=False, optimizer="muon", matrix_lr=0.02,
         embedding_lr=0.1, head_lr=0.01, gain_lr=0.001, weight_decay=0.0, clip_norm=1.0, micro_batch=2, tokens_per_step=80, clock="steps", num_steps=3,
-        warmup_share=0.1, cooldown_share=0.5, final_lr_share=0.0, num_evals=1, eval_tokens=40, checkpoint_interval_s=60, seed=0, data_seed=0,
+        warmup_share=0.1, cooldown_share=0.5, final_lr_share=0.0, input_noise=0.0, num_evals=1, eval_tokens=40, checkpoint_interval_s=60, seed=0, data_seed=0,
     )  # fmt: skip
     forecast = Forecast(
         val_bpb=2.0,

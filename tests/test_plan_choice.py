@@ -232,6 +232,7 @@ TRAIN_PINS = {
     "weight_decay": ("weight_decay", 0.013),
     "warmup_share": ("warmup_share", 0.11),
     "cooldown_share": ("cooldown_share", 0.33),
+    "input_noise": ("input_noise", 0.25),
     "clip_norm": ("clip_norm", 0.77),
     "dtype": ("dtype", "float32"),
     "compile": ("is_compiled", True),

@@ -50,12 +50,12 @@ def plan():
         train=TrainPlan(
             device="cpu", num_threads=2, dtype="float32", attention="sdpa", is_compiled=True, is_checkpointed=False, optimizer="muon", matrix_lr=0.02,
             embedding_lr=0.3, head_lr=0.004, gain_lr=0.01, weight_decay=0.1, clip_norm=1.0, micro_batch=8, tokens_per_step=4096, clock="deadline",
-            num_steps=903, warmup_share=0.02, cooldown_share=0.4, final_lr_share=0.0, num_evals=6, eval_tokens=20000, checkpoint_interval_s=30.0,
-            seed=0, data_seed=0,
+            num_steps=903, warmup_share=0.02, cooldown_share=0.4, final_lr_share=0.0, input_noise=0.0, num_evals=6, eval_tokens=20000,
+            checkpoint_interval_s=30.0, seed=0, data_seed=0,
         ),
         forecast=Forecast(
-            val_bpb=1.3121, val_bpb_low=1.22, val_bpb_high=1.41, law=1, correction=1.0, step_s=0.1547, tokens=3_700_000, epochs=1.2, peak_memory_bytes=612_000_000,
-            num_params=1_310_000, flops_per_token=7.9e6,
+            val_bpb=1.3121, val_bpb_low=1.22, val_bpb_high=1.41, law=1, correction=1.0, step_s=0.1547, tokens=3_700_000, epochs=1.2,
+            peak_memory_bytes=612_000_000, num_params=1_310_000, flops_per_token=7.9e6,
         ),
         why=Why(reasons=["time for about 3.7 M tokens, and a model of this size learns most from it " * 2], candidates=[CANDIDATE, UNMEASURED]),
     )  # fmt: skip

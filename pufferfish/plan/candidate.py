@@ -79,6 +79,7 @@ class Candidate:
         return scaling.val_bpb(
             num_layers=model.num_layers,
             block_params=self.price.matmul_params - model.vocab_size * model.d_model,
+            vocab_size=model.vocab_size,
             d_model=model.d_model,
             seq_len=model.seq_len,
             tokens=max(1, self.tokens),
@@ -248,6 +249,7 @@ def bare(situation: Situation, model: ModelPlan, *, tokens_per_step: int, loop_s
         num_steps=1,
         train_s=loop_s,
         best_tokens_per_step=tokens_per_step,
+        epochs=0.0,  # not known yet, and nothing that paces or memory depend on
         is_compiled=is_compiled,
         is_checkpointed=is_checkpointed,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pufferfish.base.units import format_count, format_duration
+from pufferfish.plan import recipe
 from pufferfish.plan.candidate import Candidate
 from pufferfish.plan.case import Case, Selection
 from pufferfish.plan.choose import NEAR
@@ -35,6 +36,8 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
         rows.append("the pace is predicted from the machine's measured speeds: no step of this configuration was measured")
     if epochs > 1:
         rows.append(f"the text is read {epochs:.1f} times" + ("; more text would help" if epochs > 4 else ", which is nearly as good as new text"))
+    if case.params.train.input_noise == "auto" and (noise := recipe.usual_noise(epochs)):
+        rows.append(f"{noise:.0%} of the inputs are replaced by random tokens, so that the text is not learned by heart")
     num_micro = best.train.tokens_per_step // (best.train.micro_batch * best.model.seq_len)
     if num_micro > 1:
         cause = "as pinned" if case.params.train.micro_batch != "auto" else "because memory does not hold them at once"

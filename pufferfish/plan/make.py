@@ -72,7 +72,7 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
             budget=budget,
             data=_data_plan(case, selection),
             model=selection.best.model,
-            train=_train_plan(case, selection.best),
+            train=_train_plan(case, selection),
             forecast=_forecast(selection),
             why=explain(case, selection, budget, [*reasons(case, selection), *lookup_reasons(case, selection)]),
         ),
@@ -105,8 +105,9 @@ def _data_plan(case: Case, selection: Selection) -> DataPlan:
     )
 
 
-def _train_plan(case: Case, best: Candidate) -> TrainPlan:
+def _train_plan(case: Case, selection: Selection) -> TrainPlan:
     """The chosen configuration with the numbers that depend on how many tokens it will see."""
+    best = selection.best
     return recipe.train_plan(
         case.params.train,
         case.params.data,
@@ -118,6 +119,7 @@ def _train_plan(case: Case, best: Candidate) -> TrainPlan:
         num_steps=max(1, best.num_steps),
         train_s=best.loop_s,
         best_tokens_per_step=scaling.best_tokens_per_step(max(1, best.tokens)),
+        epochs=selection.epochs,
         is_compiled=best.train.is_compiled,
         is_checkpointed=best.train.is_checkpointed,
     )

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from pufferfish.base import paths
 from pufferfish.schema.hardware import Corpus
@@ -49,7 +50,7 @@ def _name(content: str, validation_content: str, seed: int) -> str:
     return f"{content}/{validation_content}/{seed}"
 
 
-def _lines() -> list[dict]:
+def _lines() -> list[dict[str, Any]]:
     """Whole lines; one that a power cut left unfinished is no experience."""
     if not file().exists():
         return []

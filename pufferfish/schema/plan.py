@@ -84,6 +84,7 @@ class TrainPlan(Strict):
     warmup_share: float
     cooldown_share: float
     final_lr_share: float
+    input_noise: float  # share of the inputs that are replaced by random tokens
     num_evals: int  # during training
     eval_tokens: int  # in each
     checkpoint_interval_s: float

@@ -14,6 +14,7 @@ from pufferfish.base import registry
 from pufferfish.model.init import initialize
 from pufferfish.model.transformer import Decoder
 from pufferfish.schema.plan import ModelPlan, TrainPlan
+from pufferfish.train.noise import corrupt
 from pufferfish.train.optimizers.adamw import Optimizer
 from pufferfish.train.precision import DTYPES, MasterWeights
 
@@ -51,7 +52,10 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for batch in batches:
             tokens = self.to_device(batch)
-            loss = self._loss(tokens[:, :-1], tokens[:, 1:])
+            inputs, targets = tokens[:, :-1], tokens[:, 1:]
+            if self.plan.input_noise:
+                inputs = corrupt(inputs, self.plan.input_noise, self.model_plan.vocab_size)
+            loss = self._loss(inputs, targets)
             (loss * (scale / num_micro)).backward()
             total += loss.detach() / num_micro
         self.weights.collect_gradients()
