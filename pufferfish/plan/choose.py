@@ -17,6 +17,7 @@ NEAR = 0.003  # relative difference of forecasts that counts as equal
 KERNEL = 0.7  # e-folds of size over which a measured correction is trusted
 MEASURED_STEPS_S, MOST_STEPS = 0.4, 4  # time for the steps of one measurement, and how many of them it takes where they take longer
 MEASURE_START_S = 0.3  # building and first step of a measurement, besides its steps
+COMPILING_GAIN = 0.01  # that a compiled candidate must promise over the best eager one: measuring it costs a compilation, more than all others together
 FEWEST_MEASURED = 5  # shapes, where there is time: the errors of predictions differ by shape
 
 
@@ -61,7 +62,7 @@ def measure_best(
 
 def _next_to_measure(candidates: list[Candidate], measured: list[Candidate], text: Text, is_affordable: Callable[[Candidate, int], bool]) -> Candidate | None:
     """The best forecast that can be measured, if it is not yet; else the best of a shape that is not, until there are enough of them."""
-    ranked = sorted(candidates, key=lambda candidate: candidate.forecast(text))
+    ranked = sorted(_worth_measuring(candidates, text), key=lambda candidate: candidate.forecast(text))
     best = next((candidate for candidate in ranked if candidate.measured or is_affordable(candidate, len(measured))), None)
     if best is None or not best.measured:
         return best
@@ -70,6 +71,13 @@ def _next_to_measure(candidates: list[Candidate], measured: list[Candidate], tex
     shapes = {other.shape for other in measured}
     others = (candidate for candidate in ranked if candidate.shape not in shapes)
     return next((candidate for candidate in others if is_affordable(candidate, len(measured))), None)
+
+
+def _worth_measuring(candidates: list[Candidate], text: Text) -> list[Candidate]:
+    """All but compiled ones that promise too little."""
+    eager = min((candidate.forecast(text) for candidate in candidates if not candidate.train.is_compiled), default=math.inf)
+    bound = (1 - COMPILING_GAIN) * eager
+    return [candidate for candidate in candidates if not candidate.train.is_compiled or candidate.measured or candidate.forecast(text) < bound]
 
 
 def informed(candidates: list[Candidate], known: Sequence[Candidate]) -> list[Candidate]:
