@@ -198,6 +198,18 @@ def test_text_that_changed_since_the_plan_is_refused(changed):
     assert "dvc repro" in error.value.fix
 
 
+def test_only_a_refusal_to_write_is_told_as_one(monkeypatch):
+    write_texts("texts", range(20))
+
+    def broken(*arguments):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(prepare, "write_shard", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        prepared(DataParams(source="text", path="texts"))
+    assert not list(Path("artifacts").glob("**/*.tmp"))
+
+
 def test_a_finished_subset_survives_a_failure_and_left_overs_are_removed(monkeypatch):
     write_texts("texts", range(20))
     subset, _ = prepared(DataParams(source="text", path="texts"))

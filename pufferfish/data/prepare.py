@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from pufferfish.base import atomic, clock
 from pufferfish.base.digest import digest_file
 from pufferfish.base.errors import UserError
+from pufferfish.base.stage import REFUSALS
 from pufferfish.base.units import format_bytes, format_count
 from pufferfish.data import shards
 from pufferfish.data.corpus import inspect_corpus, open_source, open_validation
@@ -223,6 +224,8 @@ def _folder_in_place(folder: Path) -> Iterator[Path]:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
     except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
         raise UserError(
             "the subset cannot be written", saw=f"{error.strerror or error}: {folder.absolute()}", fix="make room on the disk, or mend the folder's permissions"
         ) from error
