@@ -17,7 +17,8 @@ MATRIX_LR, EMBEDDING_LR, HEAD_LR, GAIN_LR = 0.015, 0.12, 0.03, 0.01
 ADAMW_MATRIX_LR = 0.005
 WEIGHT_DECAY = 0.05
 CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the size of the gradient
-# 1 MB of plays read 6.7 times: 2.44 bits per byte with a tenth replaced, 2.47 with a fifth, 2.66 without but with weight decay 1; read 3 times without: 2.46 (docs/LOG.md).
+# 1 MB of plays read 6.7 times: 2.44 bits per byte with a tenth replaced, 2.47 with a fifth, 2.66 with none but weight decay 1; read 3 times with none: 2.46
+# (docs/LOG.md).
 INPUT_NOISE, NOISE_EPOCHS = 0.1, 3.0
 WARMUP_SHARE, COOLDOWN_SHARE, FINAL_LR_SHARE = 0.02, 0.55, 0.02
 
