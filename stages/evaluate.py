@@ -26,7 +26,7 @@ def main() -> None:
 
         evaluation, samples = evaluate_model(params, paths.MODEL, paths.SUBSET, say=print)
         evaluation.save(paths.EVALUATION)
-        remember(plan, evaluation.val_bpb, run_key=outcome.run_key)
+        remember(plan, outcome, evaluation.val_bpb)
         atomic.write_text(paths.SAMPLES, samples)
         tracker.metrics(tracked_metrics(evaluation), outcome.num_steps)
         tracker.artifact(paths.EVALUATION)

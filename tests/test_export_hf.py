@@ -55,6 +55,7 @@ def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_
         val_bpb_high=2.2,
         law=1,
         correction=1.0,
+        is_free=True,
         step_s=0.1,
         tokens=240,
         epochs=0.5,

@@ -263,6 +263,24 @@ def test_each_pinned_value_of_the_training_is_kept(wish):
     assert plan.train.clock == ("steps" if wish == "num_steps" else "deadline")
 
 
+QUALITY = [
+    *({"model": {name: value}} for name, value in MODEL_PINS.items()),
+    *({"train": {name: value}} for name, (_, value) in TRAIN_PINS.items() if name not in ("dtype", "compile", "seed")),
+    *({"data": {"vocab_size": 1024}}, {"plan": {"strategy": "table"}}),
+]
+HARMLESS = [{"train": {"seed": 7, "dtype": "float32", "compile": False}}, {"train": {"micro_batch": 2}}, {"data": {"seed": 5}}, {"budget": {"time": "10m"}}]
+
+
+@pytest.mark.parametrize("wishes", QUALITY + HARMLESS, ids=str)
+def test_a_plan_is_free_unless_something_that_decides_the_quality_is_pinned(wishes):
+    assert Params.model_validate(wishes).is_free == (wishes in HARMLESS)
+
+
+def test_the_forecast_says_whether_the_plan_was_free():
+    assert Planner("laptop").plan().forecast.is_free
+    assert not Planner("laptop").plan(model={"d_model": 128}).forecast.is_free
+
+
 def test_a_pinned_rate_moves_the_others_in_proportion():
     for optimizer in ("muon", "adamw"):
         pins = {"optimizer": optimizer, "tokens_per_step": 4096}

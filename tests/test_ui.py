@@ -54,7 +54,7 @@ def plan():
             checkpoint_interval_s=30.0, seed=0, data_seed=0,
         ),
         forecast=Forecast(
-            val_bpb=1.3121, val_bpb_low=1.22, val_bpb_high=1.41, law=1, correction=1.0, step_s=0.1547, tokens=3_700_000, epochs=1.2,
+            val_bpb=1.3121, val_bpb_low=1.22, val_bpb_high=1.41, law=1, correction=1.0, is_free=True, step_s=0.1547, tokens=3_700_000, epochs=1.2,
             peak_memory_bytes=612_000_000, num_params=1_310_000, flops_per_token=7.9e6,
         ),
         why=Why(reasons=["time for about 3.7 M tokens, and a model of this size learns most from it " * 2], candidates=[CANDIDATE, UNMEASURED]),

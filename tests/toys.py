@@ -3,6 +3,7 @@
 import numpy as np
 
 from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, ModelPlan, Phases, Plan, TrainPlan, Why
+from pufferfish.schema.reports import Outcome
 
 
 def model_plan(**changes):
@@ -35,6 +36,7 @@ def whole_plan(model=None, train=None, *, corpus="c0"):
         val_bpb_high=2.2,
         law=1,
         correction=1.0,
+        is_free=True,
         step_s=0.01,
         tokens=240,
         epochs=0.5,
@@ -44,6 +46,13 @@ def whole_plan(model=None, train=None, *, corpus="c0"):
     )
     budget = BudgetPlan(total_s=53, reserve_s=13.5, phases=phases)
     return Plan(hardware="h0", budget=budget, data=data, model=model, train=train, forecast=forecast, why=Why(reasons=[], candidates=[]))
+
+
+def outcome(plan, **changes):
+    """A training that went as planned."""
+    numbers = {"num_steps": plan.train.num_steps, "num_tokens": plan.forecast.tokens, "final_loss": 2.0, "final_lr_share": 0.02, "train_s": 30, "planned_s": 30}
+    pace = {"median_step_s": 0.01, "tokens_per_s": 12_000, "peak_memory_bytes": 10**8, "num_resumes": 0, "warnings": []}
+    return Outcome(**{"plan": plan.identity, "subset": "s0", "weights_sha256": "w0", "run_key": "run", **numbers, **pace, **changes})
 
 
 def tokens(count, *, vocab_size=97, seed=0):

@@ -73,7 +73,7 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
             data=_data_plan(case, selection),
             model=selection.best.model,
             train=_train_plan(case, selection),
-            forecast=_forecast(selection),
+            forecast=_forecast(case, selection),
             why=explain(case, selection, budget, [*reasons(case, selection), *lookup_reasons(case, selection)]),
         ),
         selection=selection,
@@ -125,7 +125,7 @@ def _train_plan(case: Case, selection: Selection) -> TrainPlan:
     )
 
 
-def _forecast(selection: Selection) -> Forecast:
+def _forecast(case: Case, selection: Selection) -> Forecast:
     best = selection.best
     forecast = best.forecast(selection.text)
     low, high = scaling.interval(forecast, selection.text.experience.spread)
@@ -135,6 +135,7 @@ def _forecast(selection: Selection) -> Forecast:
         val_bpb_high=high,
         law=scaling.LAW,
         correction=selection.text.experience.correction,
+        is_free=case.params.is_free,
         step_s=best.step_s,
         tokens=best.tokens,
         epochs=selection.epochs,

@@ -194,6 +194,12 @@ class TrainParams(Strict):
     num_steps: OrAuto[Count] = Field("auto", description="train exactly so many steps and ignore the clock; auto follows the budget")
     seed: Seed = Field(0, description="initial weights")
 
+    @property
+    def pins(self) -> dict[str, Any]:
+        """What of the quality is not left to the plan: seeds make a training another one of its kind, and the rest says only how it is executed."""
+        executed = {"micro_batch", "dtype", "compile", "seed"}
+        return {name: value for name, value in self.model_dump(exclude=executed).items() if value != "auto"}
+
     @model_validator(mode="after")
     def _shares_fit_into_the_schedule(self) -> Self:
         if self.warmup_share != "auto" and self.cooldown_share != "auto" and self.warmup_share + self.cooldown_share > 1:
@@ -230,6 +236,11 @@ class Params(Strict):
     train: TrainParams = TrainParams()
     evaluate: EvaluateParams = EvaluateParams()
     export: ExportParams = ExportParams()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the plan may choose, by its forecasts, everything that decides the quality."""
+        return self.plan.strategy == "measured" and self.data.vocab_size == "auto" and not self.model.pins and not self.train.pins
 
     @classmethod
     def load(cls, path: Path) -> Params:

@@ -100,6 +100,7 @@ class Forecast(Strict):
     val_bpb_high: float
     law: int  # which version of the loss law made it
     correction: float  # that it holds, from earlier trainings on this text; 1: there were none
+    is_free: bool  # nothing that decides the quality was pinned
     step_s: float
     tokens: int
     epochs: float
@@ -135,7 +136,7 @@ class Why(Strict):
 class Plan(Artifact):
     """The decision."""
 
-    SCHEMA_VERSION: ClassVar[int] = 2
+    SCHEMA_VERSION: ClassVar[int] = 3
     MADE_BY: ClassVar[str] = "plan"
 
     hardware: str  # identity of the machine it was made for
