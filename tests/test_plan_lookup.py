@@ -3,9 +3,12 @@
 import pytest
 from machines import Planner
 
+from pufferfish.plan import scaling
 from pufferfish.plan.lookup import MOST_EPOCHS
 
 FREE = {"portable": False}
+SHAPE = {"num_layers": 2, "d_model": 128, "seq_len": 256}
+GAINS = {"none": 0.0, "value": 0.027, "bigram": 0.0}
 SMALL = {"data": {"vocab_size": 1024}, "train": {"compile": False}}
 
 
@@ -46,6 +49,23 @@ def test_without_its_table_the_same_model_is_planned():
     assert free.forecast.step_s <= pinned.forecast.step_s
     assert [each.verdict for each in free.why.candidates].count("chosen") == 1
     assert any("pace is predicted" in reason for reason in free.why.reasons)
+
+
+def test_the_measured_gain_of_a_table_is_in_the_forecast():
+    forecasts = {lookup: Planner("server", num_bytes=100_000_000).plan("10m", **SMALL, model=FREE | SHAPE | {"lookup": lookup}).forecast for lookup in GAINS}
+    none = forecasts["none"]
+    for lookup, gain in GAINS.items():
+        same_tokens = (none.tokens / forecasts[lookup].tokens) ** 0.2  # the table takes a little of the time
+        assert forecasts[lookup].val_bpb == pytest.approx((1 - gain) * none.val_bpb * same_tokens, rel=0.002), lookup
+    assert scaling.LOOKUP_GAIN == GAINS
+
+
+def test_where_the_table_is_dropped_nothing_promises_its_gain():
+    plan = Planner("server", num_bytes=2_000_000).plan("10m", **SMALL, model=FREE)
+    plain = Planner("server", num_bytes=2_000_000).plan("10m", **SMALL)
+    assert plan.forecast.val_bpb == pytest.approx(plain.forecast.val_bpb, rel=0.003)
+    assert min(each.val_bpb for each in plan.why.candidates) == pytest.approx(min(each.val_bpb for each in plain.why.candidates), rel=0.003)
+    assert {each.num_params for each in plan.why.candidates} <= {each.num_params for each in plain.why.candidates}
 
 
 @pytest.mark.parametrize("lookup", ["none", "value", "bigram"])

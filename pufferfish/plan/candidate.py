@@ -76,7 +76,7 @@ class Candidate:
     def forecast(self, text: Text) -> float:
         """Validation bits per byte."""
         model = self.model
-        return scaling.val_bpb(
+        return (1 - scaling.LOOKUP_GAIN[model.lookup]) * scaling.val_bpb(
             num_layers=model.num_layers,
             block_params=self.price.matmul_params - model.vocab_size * model.d_model,
             vocab_size=model.vocab_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pufferfish.plan.candidate import Candidate
 from pufferfish.plan.case import Case, Selection
 from pufferfish.plan.speed import step_seconds
 
@@ -11,20 +12,25 @@ MOST_EPOCHS = 2.0  # a guess
 
 
 def settle_lookup(case: Case, selection: Selection) -> Selection:
-    """The selection, its best model without the table that the plan was free to give it, if it would read the text too often."""
-    best = selection.best
+    """The selection, its models without the table that the plan was free to give them, if the best one would read the text too often."""
     if not _is_free(case) or selection.epochs <= MOST_EPOCHS:
         return selection
-    model = best.model.model_copy(update={"lookup": "none"})
-    price = case.price_of(model, best.train.attention)
-    predicted_s = step_seconds(case.machine, price, model, best.train)
-    plain = replace(best, model=model, price=price, predicted_step_s=predicted_s, measured=None, correction=best.step_s / best.predicted_step_s)
+    plain = {id(each): _without_table(case, each) for each in selection.candidates}
+    best = plain[id(selection.best)]
+    predicted_s = step_seconds(case.machine, best.price, best.model, best.train)
+    plain[id(selection.best)] = replace(best, predicted_step_s=predicted_s, measured=None, correction=best.step_s / best.predicted_step_s)
     return replace(
         selection,
-        best=plain,
-        candidates=[plain if each is best else each for each in selection.candidates],
-        measured=[each for each in selection.measured if each is not best],
+        best=plain[id(selection.best)],
+        candidates=list(plain.values()),
+        measured=[plain[id(each)] for each in selection.measured if each is not selection.best],
     )
+
+
+def _without_table(case: Case, candidate: Candidate) -> Candidate:
+    """The pace stays as it was found: a table costs next to none."""
+    model = candidate.model.model_copy(update={"lookup": "none"})
+    return replace(candidate, model=model, price=case.price_of(model, candidate.train.attention))
 
 
 def lookup_reasons(case: Case, selection: Selection) -> list[str]:

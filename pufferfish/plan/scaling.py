@@ -21,6 +21,7 @@ SPELLING, SPELLING_VOCABULARY = 0.041, 4096  # a vocabulary holds words that a s
 CONTEXT_GAIN, CONTEXT = 0.0092, 256  # exponent of the context: less of it is read with nothing before
 BATCH_FACTOR, BATCH_EXPONENT = 0.461, 0.596  # see `best_tokens_per_step`
 BATCH_PENALTY = 0.026  # per squared e-fold away from the best batch
+LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
 LONE_LAYER = 0.16  # a single layer cannot look up what followed an earlier occurrence; from one run
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 LAW = 3  # counts changes of these constants: what was learned about the forecasts of another law does not count
