@@ -12,13 +12,14 @@ from pufferfish.base import paths
 from pufferfish.base.errors import UserError
 from pufferfish.cli import main as cli
 from pufferfish.cli import plan as command
-from pufferfish.data.corpus import inspect_corpus
 from pufferfish.plan import budget, explain
 from pufferfish.plan.case import Case, Measuring
 from pufferfish.plan.make import decide
 from pufferfish.plan.preview import make_preview
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.speed import Machine, step_seconds
+from pufferfish.probe import probe
+from pufferfish.probe.fingerprint import Identity
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.preview import Preview
@@ -167,14 +168,16 @@ def test_the_text_is_complete_and_not_too_wide(machine):
 
 @pytest.fixture
 def measured_place(workplace, monkeypatch):
-    """A checkout whose machine and text are known, and whose steps are made up."""
+    """A checkout whose machine is known, and whose steps are made up."""
     Path("lines.txt").write_text("".join(f"{number} lines of a text that is made up, {number % 77} and {number % 13}\n" for number in range(9000)))
     sections = {name: {} for name in Params.model_fields}
     sections |= {"data": {"source": "text", "path": "lines.txt"}, "model": {"seq_len": 128, "d_model": 64}, "train": {"compile": False}}
     paths.PARAMS.write_text(json.dumps(sections))
-    MACHINES["server"].save(paths.HARDWARE)
-    inspect_corpus(Params.load(paths.PARAMS).data).save(paths.CORPUS)
-    monkeypatch.setattr("pufferfish.base.runtime.ensure_runtime", lambda num_threads: None)
+    server = MACHINES["server"]
+    monkeypatch.setattr(probe, "identify_here", lambda params: Identity(server.fingerprint, server.usable_memory_bytes, []))
+    monkeypatch.setattr(probe, "load_advice", lambda: "")
+    probe.keep_speeds(server.fingerprint, server.measured)
+    monkeypatch.setattr(command, "ensure_runtime", lambda num_threads: None)
 
     def measure(model, train):
         return StepTime(step_seconds(Machine(MACHINES["server"]), price_of(model, train.attention), model, train), 10**9, 0.1)
@@ -186,7 +189,32 @@ def measured_place(workplace, monkeypatch):
 def test_the_command_prints_the_text_and_writes_no_artifact(measured_place, capsys):
     assert cli.main(["plan", "--budget", "2m"]) == 0
     assert capsys.readouterr().out.startswith("Plan for 2m 00s\n")
-    assert not paths.PLAN.exists()
+    assert not paths.ARTIFACTS.exists()
+
+
+def test_where_nothing_ran_yet_the_machine_is_measured_once_and_told_so_in_a_line(measured_place, monkeypatch, capsys):
+    probe.forget_speeds()
+    measured, settings = [], []
+    monkeypatch.setattr(command, "ensure_runtime", settings.append)
+    monkeypatch.setattr(probe, "measure", lambda fingerprint: measured.append(list(settings)) or MACHINES["server"].measured)
+    assert cli.main(["plan", "--json"]) == 0
+    said = capsys.readouterr()
+    assert Preview.model_validate_json(said.out).plan.hardware == MACHINES["server"].identity
+    assert "this machine is measured first" in said.err
+    assert len(said.err.splitlines()) == 1
+    assert cli.main(["plan", "--json"]) == 0
+    assert not capsys.readouterr().err
+    assert measured == [[2]], "under the settings of a training"
+    assert not paths.ARTIFACTS.exists()
+
+
+def test_the_text_is_the_one_that_the_settings_name_now(measured_place, capsys):
+    cli.main(["plan", "--json"])
+    before = Preview.model_validate_json(capsys.readouterr().out).plan.data
+    with Path("lines.txt").open("a") as lines:
+        lines.write("one more line\n")
+    cli.main(["plan", "--json"])
+    assert Preview.model_validate_json(capsys.readouterr().out).plan.data.corpus != before.corpus
 
 
 def test_as_json_it_says_everything(measured_place, capsys):

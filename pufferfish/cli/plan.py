@@ -10,8 +10,11 @@ from pydantic import ValidationError
 
 from pufferfish.base import clock, paths
 from pufferfish.base.errors import UserError
-from pufferfish.schema.hardware import Corpus, Hardware
-from pufferfish.schema.params import BudgetParams, Params
+from pufferfish.base.runtime import ensure_runtime
+from pufferfish.data.corpus import inspect_corpus
+from pufferfish.probe.probe import before_measuring, probe
+from pufferfish.schema.hardware import Hardware
+from pufferfish.schema.params import BudgetParams, HardwareProbeParams, Params
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,15 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Raises UserError for mistakes in params.yaml or the budget, or where a machine is not measured yet."""
-    started_s = clock.now_s()
+    """Raises UserError for mistakes in params.yaml or the budget, and for a text or a machine that cannot be used."""
     params = with_budget(Params.load(paths.PARAMS), arguments.budget)
-    here, corpus = Hardware.load(paths.HARDWARE), Corpus.load(paths.CORPUS)
-    other = load_machine(arguments.machine) if arguments.machine else None
+    other, corpus = load_machine(arguments.machine) if arguments.machine else None, inspect_corpus(params.data)
+    here = this_machine(params.hardware_probe)
     if other is None:
-        from pufferfish.base.runtime import ensure_runtime
-
         ensure_runtime(here.fingerprint.num_threads)
+    started_s = clock.now_s()
 
     from pufferfish.train.planning import preview_here
     from pufferfish.ui.preview import preview_text
@@ -38,6 +39,17 @@ def run(arguments: argparse.Namespace) -> int:
     preview = preview_here(params, here, corpus, other=other, spent_s=lambda: clock.now_s() - started_s, tell=tell)
     print(preview.model_dump_json(indent=2) if arguments.json else preview_text(preview, other or here))
     return 0
+
+
+def this_machine(params: HardwareProbeParams) -> Hardware:
+    """The machine as it is now, measured where it was not yet; the speeds are kept as those of the probe are, and no artifact is written."""
+
+    def announce(num_threads: int) -> None:
+        ensure_runtime(num_threads)
+        tell("plan: this machine is measured first, which takes a few seconds, once")
+
+    before_measuring(params, announce)
+    return probe(params, tell=tell)[0]
 
 
 def tell(line: str) -> None:
