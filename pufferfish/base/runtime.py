@@ -1,10 +1,10 @@
-"""How the process runs: settings that the C libraries read once, at their start, and that PyTorch therefore cannot change any more."""
+"""How the process runs: settings of the C libraries, which have to stand before PyTorch is imported."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
-import sys
 from collections.abc import Mapping
 
 # glibc gives blocks above the mmap threshold back to the system when they are freed, and the system clears them anew for the next step: above
@@ -13,24 +13,27 @@ from collections.abc import Mapping
 # for. A step of 19 ms on 2 quiet cores took 1,100 to 1,700 ms beside one busy neighbour; with a thousand spins 20 and 77; without any 28 and 64.
 SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**31),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "GOMP_SPINCOUNT": "1000",
 }
+# glibc reads its variables at the start of the process only; later, mallopt(3) sets the same. The numbers are those of malloc.h.
+MALLOC_PARAMETERS = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # two names for one choice: either of the user's wins
 
 
 def ensure_runtime(num_threads: int) -> None:
-    """Start this process again, once, with the settings that PyTorch needs on Linux; what the user has set wins.
+    """Give this process, and those that it starts, the settings that PyTorch needs on Linux; what the user has set wins.
 
-    The process keeps its id, its arguments and its open standard streams. To be called first thing: what was computed is lost. Does nothing
-    where everything is set (so after the restart, too), on other systems, and where the program itself comes from standard input.
+    To be called before torch is imported: GNU OpenMP reads its variables when it is loaded. Does nothing on other systems.
     """
-    missing = missing_settings(num_threads, os.environ)
-    if platform.system() != "Linux" or not missing or sys.argv[0] in ("", "-"):
+    if platform.system() != "Linux":
         return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing})
+    missing = missing_settings(num_threads, os.environ)
+    os.environ |= missing
+    c_library = ctypes.CDLL(None)
+    if hasattr(c_library, "mallopt"):  # glibc has it, musl has not
+        for name in MALLOC_PARAMETERS.keys() & missing.keys():
+            c_library.mallopt(MALLOC_PARAMETERS[name], int(missing[name]))
 
 
 def missing_settings(num_threads: int, environment: Mapping[str, str]) -> dict[str, str]:

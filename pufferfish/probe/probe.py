@@ -39,11 +39,11 @@ def probe(params: HardwareProbeParams, *, tell: Callable[[str], None] = print) -
     return Hardware(fingerprint=identity.fingerprint, measured=measured, usable_memory_bytes=identity.usable_memory_bytes), not kept
 
 
-def before_measuring(params: HardwareProbeParams, restart: Callable[[int], None]) -> None:
-    """Call `restart` with the number of threads where speeds will have to be measured, so that they are measured under the settings of a training."""
+def before_measuring(params: HardwareProbeParams, prepare: Callable[[int], None]) -> None:
+    """Call `prepare` with the number of threads where speeds will have to be measured, so that they are measured under the settings of a training."""
     fingerprint = identify_here(params).fingerprint
     if kept_speeds(fingerprint, tell=lambda note: None) is None:
-        restart(fingerprint.num_threads)
+        prepare(fingerprint.num_threads)
 
 
 def forget_speeds() -> int:
