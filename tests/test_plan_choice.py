@@ -300,6 +300,22 @@ def test_a_pinned_micro_batch_is_kept(size):
     assert Planner("server").plan(**SMALL, train={"micro_batch": size}).train.micro_batch == size
 
 
+@pytest.mark.parametrize(
+    ("machine", "time", "model", "train"),
+    [
+        ("server", "1m", {"num_layers": 4, "d_model": 512, "seq_len": 256}, {"optimizer": "adamw", "tokens_per_step": 256}),
+        ("laptop", "30m", {"num_layers": 12, "d_model": 768, "seq_len": 64}, {"optimizer": "adamw", "tokens_per_step": 64}),
+        ("gpu of 4 GB", "1m", {"num_layers": 16, "d_model": 512, "seq_len": 128}, {"optimizer": "adamw"}),
+    ],
+)
+def test_a_large_model_that_fits_as_it_is_pinned_is_planned_though_the_default_training_of_it_would_not_fit(machine, time, model, train):
+    wishes = {"model": model, "data": {"vocab_size": 1024}}
+    refusal(Planner(machine), time, **wishes, train={"compile": False})
+    plan = Planner(machine).plan(time, **wishes, train=train | {"compile": False})
+    assert (plan.model.d_model, plan.train.optimizer) == (model["d_model"], "adamw")
+    assert plan.data.train_bytes >= plan.forecast.tokens
+
+
 def test_a_pinned_step_takes_a_context_that_divides_it():
     plan = Planner("server").plan(data={"vocab_size": 2048}, train={"tokens_per_step": 384})
     assert (plan.train.tokens_per_step, plan.model.seq_len) == (384, 128)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_count
 from pufferfish.plan import choose, scaling, space
 from pufferfish.plan.candidate import COMPILE_S, Candidate
@@ -45,16 +46,20 @@ def _with_time_left(candidates: list[Candidate], left_s: float) -> tuple[list[Ca
 def choose_vocabulary(case: Case) -> tuple[Vocabulary, float]:
     """The vocabulary of the best forecast under the default recipe, and the tokens that it would read.
 
-    Wishes about training play no part but for the number of steps, and neither does how long planning took, so that another optimizer prepares no data anew.
+    Wishes about training play no part but for the number of steps, unless nothing fits without them, and neither does how long planning took, so that another
+    optimizer prepares no data anew.
     """
     wish = case.params.train
     neutral = TrainParams(dtype=wish.dtype)
     if wish.num_steps != "auto":
         neutral = neutral.model_copy(update={"num_steps": wish.num_steps, "tokens_per_step": wish.tokens_per_step})
-    situation = case.situation(plan_s=case.planning_limit_s, train=neutral)
     sizes = [vocabulary.vocab_size for vocabulary in case.vocabularies]
-    models = space.models(case.params.model, sizes, max_seq_len=_longest(case.hardware))
-    best = choose.enumerate_candidates(situation, models, case.vocabularies)[0]
+    models = list(space.models(case.params.model, sizes, max_seq_len=_longest(case.hardware)))
+    situation = case.situation(plan_s=case.planning_limit_s, train=neutral)
+    try:
+        best = choose.enumerate_candidates(situation, models, case.vocabularies)[0]
+    except UserError:  # a large model may fit only as it is pinned, and where not even that fits, the refusal should name the pins
+        best = choose.enumerate_candidates(replace(situation, train=wish), models, case.vocabularies)[0]
     return best.vocabulary, best.tokens
 
 
