@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,8 @@ def deliver_all(linger_s: float = 0.0) -> GoneParent:
     """What the next worker does with everything that waits."""
     parent = GoneParent()
     for path in journals():
-        worker.deliver(path, parent, linger_s)
+        if reader := journal.Reader.open(path, is_waiting=True):
+            worker.deliver(reader, parent, linger_s)
     return parent
 
 
@@ -130,7 +132,8 @@ def test_three_stages_write_one_row(checkout, childless, tmp_path, monkeypatch):
     assert journals() == []
 
 
-def test_a_killed_trainer_ends_as_killed_and_the_next_stage_continues_its_row(checkout):
+def test_a_killed_trainer_ends_as_killed_and_the_next_stage_continues_its_row(checkout, monkeypatch):
+    monkeypatch.setattr(Tracker, "LINGER_S", 1.0)
     code = (
         "import time; from pufferfish.track.tracker import Tracker\n"
         "tracker = Tracker.start('key', experiment='pufferfish', run_name='3m', is_resumed=False)\n"
@@ -317,10 +320,10 @@ def test_two_workers_never_deliver_the_same_journal_at_once(tmp_path):
 
 def test_the_journal_of_living_work_is_not_abandoned(checkout, childless):
     tracker = begin()
-    assert journal.abandoned() == []
-    tracker.finish()
     spool_stage("plan")
     assert [path.name.split("-")[-1] for path in journal.abandoned()] == ["plan.jsonl"]
+    tracker.finish()
+    assert [path.name.split("-")[-1] for path in journal.abandoned()] == ["key.jsonl", "plan.jsonl"]
 
 
 def test_early_stages_arrive_in_rows_of_their_own(checkout, tmp_path):
@@ -344,6 +347,53 @@ def test_an_artifact_that_is_gone_does_not_hold_up_the_rest(checkout, childless,
         tracker.metrics({"train/loss": 2.0}, 1)
     assert "absent.bin" in deliver_all().warnings[0]
     assert rows()[0].data.metrics == {"train/loss": 2.0}
+
+
+def open_result(run_key: str = "key") -> Tracker:
+    return Tracker.open(run_key, experiment="pufferfish", run_name="3m", is_resumed=False)
+
+
+def test_a_short_stage_starts_no_child_while_it_works_nor_where_one_is_there(checkout, monkeypatch):
+    started = []
+    monkeypatch.setattr(Tracker, "_start_worker", lambda self, path: started.append(journal.is_finished(path)))
+    with journal.attending(), open_result() as evaluate:
+        evaluate.metrics({"val_bpb": 1.5}, 7)
+    assert started == []
+    with open_result():
+        pass
+    assert started == [True], "alone it starts one, when its work is done"
+
+
+def test_the_child_that_an_earlier_stage_left_delivers_what_a_later_one_leaves(checkout, childless):
+    with begin() as train:
+        train.metrics({"train/loss": 2.5}, 7)
+    deliver_all()
+    evaluate = open_result()
+    evaluate.metrics({"val_bpb": 1.5}, 7)
+    evaluate.abort("FAILED")
+    assert worker.stay(GoneParent(), linger_s=0.1)
+    (row,) = rows()
+    assert (row.info.status, row.data.metrics) == ("FAILED", {"train/loss": 2.5, "val_bpb": 1.5})
+    assert journals() == []
+
+
+def test_a_short_stage_alone_has_its_row_delivered(checkout, monkeypatch):
+    monkeypatch.setattr(Tracker, "LINGER_S", 0.0)
+    with open_result() as evaluate:
+        evaluate.metrics({"val_bpb": 1.5}, 7)
+        evaluate.finish(timeout_s=DONE_S)
+    assert evaluate._process.wait(DONE_S) == 0
+    (row,) = rows()
+    assert (row.info.status, row.data.metrics) == ("FINISHED", {"val_bpb": 1.5})
+
+
+def test_who_stays_gives_up_on_a_silent_store_and_keeps_what_waits(checkout, database, childless, monkeypatch):
+    monkeypatch.setattr(worker.store, "LOCKED_AFTER_S", 0.01)
+    open_result().finish()
+    with closing(sqlite3.connect(database, isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        assert not worker.stay(GoneParent(), linger_s=30.0)
+    assert len(journals()) == 1
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (Interrupted, "KILLED")])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pufferfish.track import browse
+from pufferfish.track import browse, journal
+from pufferfish.track.spool import spool_stage
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,6 +45,18 @@ def test_the_checkouts_own_store_is_shown_where_nothing_else_is_named(shown, wor
 def test_the_store_that_is_named_is_shown_and_its_password_is_not(shown, capsys, uri):
     assert shown(uri) == uri
     assert "me:pass" not in capsys.readouterr().out
+
+
+def test_rows_that_still_wait_are_delivered_unless_somebody_is_at_it(shown, monkeypatch):
+    started = []
+    monkeypatch.setattr(browse, "start_worker", lambda path, linger_s: started.append(path.name.split("-")[-1]))
+    shown("")
+    spool_stage("plan")
+    with journal.attending():
+        shown("")
+    assert started == []
+    shown("")
+    assert started == ["plan.jsonl"]
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:8080", "https://me:pass@runs.example.org/team", "databricks", "databricks://profile"])

@@ -6,15 +6,18 @@ import os
 import sys
 from urllib.parse import urlsplit
 
-from pufferfish.track import store
+from pufferfish.track import journal, store
 from pufferfish.track.clean import without_secrets
+from pufferfish.track.tracker import Tracker, start_worker
 
 HOST, PORT = "127.0.0.1", 5000
 SHOWN_HERE = {"", "file", "sqlite", "postgresql", "mysql", "mssql"}  # folders and databases; what else MLflow can log to is a server that has its own pages
 
 
 def main() -> None:
-    """Become MLflow's server on this machine; for runs that are on another server, say where it is."""
+    """Become MLflow's server on this machine; for runs that are on another server, say where it is. Rows that still wait are delivered."""
+    if (waiting := journal.abandoned()) and not journal.is_attended():
+        start_worker(waiting[0], linger_s=Tracker.LINGER_S)
     uri = store.tracking_uri()
     if is_server(uri):
         print(f"MLFLOW_TRACKING_URI names a server, which shows the runs itself: {without_secrets(uri)}")

@@ -1,8 +1,8 @@
 """The journal between the work and its tracking: one file of JSON lines per tracked process, kept until all of it is in the store.
 
 The work appends (one `write` of microseconds, no lock, no thread), a worker follows and delivers. The worker holds the file's
-lock; when either of them dies the file stays, and the worker of a later stage delivers it. Every line carries its own time, so
-that delivering it twice changes nothing in the store.
+lock; when either of them dies the file stays, and the next worker delivers it. Every line carries its own time, so that
+delivering it twice changes nothing in the store. A second lock says that some worker is there and looks for what others left.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import psutil
 from pufferfish.base import paths
 
 SAME_START_S = 60.0  # process start times are only as steady as the system's date
+MAX_FINISH_BYTES = 200  # of the last line
 Message = dict[str, Any]
 
 
@@ -125,9 +128,48 @@ def is_writer_alive(start: Message) -> bool:
         return False
 
 
+def is_finished(path: Path) -> bool:
+    """Whether the last line says how the work ended."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - MAX_FINISH_BYTES))
+            message = decode(file.read().rstrip(b"\n").rpartition(b"\n")[2])
+    except FileNotFoundError:
+        return False
+    return message is not None and message["type"] == "finish"
+
+
 def abandoned() -> list[Path]:
-    """Journals whose writer has gone, the oldest first. Whether somebody delivers them now, their locks say."""
+    """Journals whose work has ended or died, the oldest first. Whether somebody delivers them now, their locks say."""
     if not folder().is_dir():
         return []
     starts = [(path, start_message(path)) for path in sorted(folder().glob("*.jsonl"))]
-    return [path for path, start in starts if start and not is_writer_alive(start)]
+    return [path for path, start in starts if start and (not is_writer_alive(start) or is_finished(path))]
+
+
+@contextmanager
+def attending() -> Iterator[None]:
+    """While the block runs, others may leave their journals to this process; what they left at the very end is there once the block is over."""
+    descriptor = _open_attendance()
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_attended() -> bool:
+    """Whether a worker is there that will deliver a finished journal. Raises OSError where the disk refuses."""
+    descriptor = _open_attendance()
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _open_attendance() -> int:
+    folder().mkdir(parents=True, exist_ok=True)
+    return os.open(folder() / ".attended", os.O_RDWR | os.O_CREAT, 0o644)

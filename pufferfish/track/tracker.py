@@ -1,4 +1,4 @@
-"""The work's end of tracking: it writes to a journal, and a child process does the rest. It never waits, and never raises."""
+"""The work's end of tracking: it writes to a journal, and another process does the rest. It never waits, and never raises."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Status = str  # FINISHED, FAILED or KILLED
 class Tracker:
     """One process's part of one row. `warnings` tells what the user should know; the work is never stopped by tracking."""
 
-    LINGER_S = 20.0  # how long the child tries a silent store after the work has ended
+    LINGER_S = 20.0  # how long the child tries a silent store after the work has ended, or stays for the journals of later stages
 
     def __init__(self, path: Path, start: journal.Message) -> None:
-        """Not for callers: see `start`."""
+        """Not for callers: see `start` and `open`."""
         self._warnings: list[str] = []
         self._journal: journal.Journal | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,16 +43,22 @@ class Tracker:
         try:
             self._journal = journal.Journal(path)
             self._journal.append(start)
-            self._process = self._start_worker(path)
         except OSError as error:
             self._warnings.append(f"tracking is not complete: {error}")
 
     @classmethod
     def start(cls, run_key: str, *, experiment: str, run_name: str, is_resumed: bool) -> Tracker:
-        """Begin or go on with the row `run_key`. Returns after milliseconds, the store is opened by the child.
+        """Begin or go on with the row `run_key`, delivered by a child as it grows. Returns after milliseconds, the store is opened by the child.
 
         `is_resumed` says that training goes on after an interruption: points up to the last logged step are not logged again.
         """
+        tracker = cls.open(run_key, experiment=experiment, run_name=run_name, is_resumed=is_resumed)
+        tracker._follow()
+        return tracker
+
+    @classmethod
+    def open(cls, run_key: str, *, experiment: str, run_name: str, is_resumed: bool) -> Tracker:
+        """`start` for short work: the row is delivered once the work has ended, by the child that an earlier stage left or by one that starts then."""
         process = psutil.Process()
         start = {"type": "start", "run_key": run_key, "experiment": experiment, "run_name": run_name, "is_resumed": is_resumed}
         who = {"pid": process.pid, "pid_start_s": process.create_time(), "at_s": time.time(), "folder": os.getcwd()}
@@ -60,23 +66,18 @@ class Tracker:
         tracker.tags(origin.environment_tags())
         return tracker
 
+    def _follow(self, *, unless_attended: bool = False) -> None:
+        """Have a child deliver the journal, or leave it to one that is there."""
+        if self._journal is None:
+            return
+        try:
+            if not (unless_attended and journal.is_attended()):
+                self._process = self._start_worker(self._journal.path)
+        except OSError as error:
+            self._warn(f"tracking is not complete: {error}")
+
     def _start_worker(self, path: Path) -> subprocess.Popen[bytes]:
-        package = os.fspath(Path(pufferfish.__file__).resolve().parents[1])
-        search = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
-        log = paths.state() / "tracking.log"
-        with open(log, "ab") as errors:
-            if errors.tell() > MAX_LOG_BYTES:
-                errors.truncate(0)
-            return subprocess.Popen(
-                [sys.executable, "-m", "pufferfish.track.worker", os.fspath(path.absolute()), str(self.LINGER_S)],
-                cwd=paths.workspace(),
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                process_group=0,  # Ctrl-C leaves it time to end the row; in a session of its own Linux would ignore its niceness
-            )
+        return start_worker(path, linger_s=self.LINGER_S)
 
     def params(self, values: Mapping[str, Any]) -> None:
         """The plan and its like, nested or flat. The first value of a parameter stands; later stages repeat them so that a lost row is rebuilt."""
@@ -154,6 +155,8 @@ class Tracker:
         self._is_finished = True
         if self._journal is not None:
             self._journal.close()
+            if self._process is None:
+                self._follow(unless_attended=True)
         if self._process is None:
             return
         assert self._process.stdin is not None
@@ -177,3 +180,23 @@ class Tracker:
             self.finish()
         else:
             self.abort("KILLED" if issubclass(kind, (KeyboardInterrupt, Interrupted)) else "FAILED")
+
+
+def start_worker(path: Path, *, linger_s: float) -> subprocess.Popen[bytes]:
+    """A child that delivers this journal and what else waits. Raises OSError."""
+    package = os.fspath(Path(pufferfish.__file__).resolve().parents[1])
+    search = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
+    log = paths.state() / "tracking.log"
+    with open(log, "ab") as errors:
+        if errors.tell() > MAX_LOG_BYTES:
+            errors.truncate(0)
+        return subprocess.Popen(
+            [sys.executable, "-m", "pufferfish.track.worker", os.fspath(path.absolute()), str(linger_s)],
+            cwd=paths.workspace(),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            process_group=0,  # Ctrl-C leaves it time to end the row; in a session of its own Linux would ignore its niceness
+        )

@@ -4,6 +4,7 @@
 
 Its standard input says whether the parent lives: at its end the rest of the journal is delivered and the row is ended, as KILLED
 where the parent did not say how it went. It tells the parent on standard output, in lines of JSON, what the user should know.
+Then it stays for a while: the stages that follow leave their journals to it, and import no MLflow of their own.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 FLUSH_S = 3.0
 FIRST_FLUSH_S = 0.3
 SAMPLE_S = 5.0
+LOOK_S = 0.5  # for journals that others left
 SAMPLE_GROWTH = 1e-3  # of a long run every 1,000th part is sampled
 MAX_RETRY_S = 15.0
 OPENING_NICENESS = 10  # a tenth of a busy core, so that the row is there within the first half minute; it costs three seconds of one core in all
@@ -140,7 +142,7 @@ def open_client() -> MlflowClient:
     return MlflowClient(store.tracking_uri())
 
 
-def follow(delivery: Delivery, parent: Parent, *, linger_s: float, when_idle: list[Path] | None = None) -> bool:
+def follow(delivery: Delivery, parent: Parent, *, linger_s: float) -> bool:
     """Deliver until the parent has finished or gone, and then for at most `linger_s` of a silent store. True if all is in the store."""
     from pufferfish.track.system import SystemSampler
 
@@ -166,8 +168,8 @@ def follow(delivery: Delivery, parent: Parent, *, linger_s: float, when_idle: li
         wait_s = 1.0 if gone_s else retry_s
         if is_delivered:
             parent.give_way(NICENESS)
-            if when_idle:
-                deliver_abandoned(when_idle.pop(0), parent, own_key=None)
+            assert delivery.start is not None
+            deliver_all_abandoned(parent, own_key=delivery.start["run_key"])
 
 
 def end_row(delivery: Delivery) -> bool:
@@ -176,44 +178,56 @@ def end_row(delivery: Delivery) -> bool:
     return delivery.end(finish["status"], finish["at_s"])
 
 
-def deliver_abandoned(path: Path, parent: Parent, *, own_key: str | None) -> None:
-    """Deliver a journal that was left behind, and remove it. The row of our own key goes on: we end it later."""
+def deliver_abandoned(path: Path, parent: Parent, *, own_key: str | None) -> bool:
+    """Deliver a journal that was left behind, and remove it. The row of our own key goes on: we end it later. False where the store does not answer."""
     reader = journal.Reader.open(path, is_waiting=False)
     if reader is None:
-        return
+        return True
     delivery = Delivery(reader, parent, is_live=False)
     delivery.read()
     if delivery.start and delivery.flush() and (delivery.start["run_key"] == own_key or end_row(delivery)):
         reader.remove()
-    else:
-        reader.close()
+        return True
+    reader.close()
+    return False
 
 
-def deliver(path: Path, parent: Parent, linger_s: float) -> None:
-    """Deliver the parent's journal; before it what was left of the same row, beside it what others left."""
-    reader = journal.Reader.open(path, is_waiting=True)
-    if reader is None:
-        return
+def deliver_all_abandoned(parent: Parent, *, own_key: str | None = None) -> bool:
+    """Deliver whatever others left. False, and no more is tried, where the store does not answer."""
+    return all(deliver_abandoned(path, parent, own_key=own_key) for path in journal.abandoned())
+
+
+def deliver(reader: journal.Reader, parent: Parent, linger_s: float) -> bool:
+    """Deliver the parent's journal; before it what was left of the same row, beside it what others left. False where the store does not answer."""
     delivery = Delivery(reader, parent, is_live=True)
     delivery.read()
     assert delivery.start is not None, "the parent writes the first line before it starts the worker"
     own_key = delivery.start["run_key"]
-    others = []
     for other in journal.abandoned():
         start = journal.start_message(other)
-        if start and start["run_key"] == own_key and other != path:
+        if start and start["run_key"] == own_key:
             deliver_abandoned(other, parent, own_key=own_key)
-        elif other != path:
-            others.append(other)
-    is_complete = follow(delivery, parent, linger_s=linger_s, when_idle=others)
+    is_complete = follow(delivery, parent, linger_s=linger_s)
     if is_complete:
         reader.remove()
         parent.tell("done")
-        for other in others:
-            deliver_abandoned(other, parent, own_key=None)
+        deliver_all_abandoned(parent)
     else:
         reader.close()
         parent.tell("left")
+    return is_complete
+
+
+def stay(parent: Parent, linger_s: float) -> bool:
+    """Deliver what others leave, until nobody has left anything for `linger_s`. False where the store does not answer."""
+    end_s = time.monotonic() + linger_s
+    while time.monotonic() < end_s:
+        time.sleep(LOOK_S)
+        if journal.abandoned():
+            end_s = time.monotonic() + linger_s
+            if not deliver_all_abandoned(parent):
+                return False
+    return True
 
 
 def import_early() -> None:
@@ -228,14 +242,18 @@ def main() -> None:
     path, linger_s = Path(sys.argv[1]), float(sys.argv[2])
     parent = Parent()
     parent.give_way(OPENING_NICENESS)
-    start = journal.start_message(path)
-    if start is None:
-        return
-    store.quiet()
-    import_early()
-    if journal.is_writer_alive(start):
-        journal.Journal(path).append({"type": "tags", "values": origin.git_tags(Path(start["folder"]))})
-    deliver(path, parent, linger_s)
+    with journal.attending():
+        reader = journal.Reader.open(path, is_waiting=True)
+        if reader is None:
+            return
+        store.quiet()
+        import_early()
+        start = journal.start_message(path)
+        if start and journal.is_writer_alive(start):
+            journal.Journal(path).append({"type": "tags", "values": origin.git_tags(Path(start["folder"]))})
+        is_answering = deliver(reader, parent, linger_s) and stay(parent, linger_s)
+    if is_answering:  # somebody may have left a journal to us just before we left
+        deliver_all_abandoned(parent)
 
 
 if __name__ == "__main__":
