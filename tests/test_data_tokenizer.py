@@ -1,12 +1,13 @@
 """Byte-level BPE: lossless, of the planned size, and the same for everyone who loads it."""
 
+import os
 import random
 
 import pytest
 
 from pufferfish.base.errors import UserError
 from pufferfish.data.select import divide
-from pufferfish.data.tokenizer import NUM_BASE_TOKENS, SEPARATOR, SEPARATOR_ID, load_tokenizer, shrink, train_tokenizer, train_up_to
+from pufferfish.data.tokenizer import MANY_CORES, NUM_BASE_TOKENS, SEPARATOR, SEPARATOR_ID, encode, load_tokenizer, shrink, train_tokenizer, train_up_to
 
 HARD = [
     "emoji 🐡🐡🏳️‍🌈 and é, e\u0301, 中文, עברית",
@@ -87,6 +88,20 @@ def test_parts_of_a_long_document_have_the_tokens_of_the_whole(tokenizer):
     whole = "".join(texts()) + "def f():\n    return '''\n\n  x'''\n"
     parts = [part.decode() for part in divide(whole.encode(), 11)]
     assert [number for part in parts for number in tokenizer.encode(part).ids] == tokenizer.encode(whole).ids
+
+
+@pytest.mark.parametrize("cores", [1, MANY_CORES])
+def test_encoded_pieces_are_those_of_the_library(tokenizer, monkeypatch, cores):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    source = random.Random(3)
+    ascii_texts = ["".join(source.choices([*map(chr, range(128)), *"  \n\n''abst019", "'re", "'LL"], k=source.randint(1, 300))) for _ in range(100)]
+    others = [
+        "".join(source.choices([*"  \n\r\t'ab1.", *"é中²Ⅷ\u0301’ſ\x85\xa0\u1680\u180e\u2009\u2028\u3000\x1c\x1f🐡"], k=source.randint(1, 300)))
+        for _ in range(300)
+    ]
+    together = [*HARD, *ascii_texts, *others, *texts(count=30)]
+    assert encode(tokenizer, together) == [tokenizer.encode(text).ids for text in together]
+    assert encode(tokenizer, []) == []
 
 
 def test_transformers_loads_the_same_tokenizer(tokenizer, tmp_path):

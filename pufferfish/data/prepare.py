@@ -21,7 +21,7 @@ from pufferfish.data.corpus import inspect_corpus, open_source, open_validation
 from pufferfish.data.select import Piece, Selection, choose
 from pufferfish.data.sources.files import Source
 from pufferfish.data.split import Catalog, catalog, hold_back, not_in
-from pufferfish.data.tokenizer import SEPARATOR_ID, train_tokenizer, train_up_to
+from pufferfish.data.tokenizer import SEPARATOR_ID, encode, train_tokenizer, train_up_to
 from pufferfish.schema.hardware import Corpus
 from pufferfish.schema.params import DataParams
 from pufferfish.schema.plan import DataPlan
@@ -146,9 +146,9 @@ def write_shard(path: Path, pieces: Iterable[Piece], tokenizer: Tokenizer, dtype
     num_tokens = num_documents = num_bytes = 0
     with open(path, "wb") as file:
         for batch in _batched(pieces):
-            encodings = tokenizer.encode_batch_fast([piece.content.decode("utf-8") for piece in batch], add_special_tokens=False)
-            for piece, encoding in zip(batch, encodings, strict=True):
-                ids = np.array([SEPARATOR_ID, *encoding.ids] if piece.is_start else encoding.ids, dtype=dtype)
+            encoded = encode(tokenizer, [piece.content.decode("utf-8") for piece in batch])
+            for piece, content_ids in zip(batch, encoded, strict=True):
+                ids = np.array([SEPARATOR_ID, *content_ids] if piece.is_start else content_ids, dtype=dtype)
                 ids.tofile(file)
                 num_tokens, num_documents, num_bytes = num_tokens + len(ids), num_documents + piece.is_start, num_bytes + len(piece.content)
     return Shard(file=path.name, sha256=digest_file(path), num_tokens=num_tokens, num_documents=num_documents, num_bytes=num_bytes)

@@ -17,7 +17,7 @@ from pufferfish.base.errors import UserError
 from pufferfish.data.corpus import open_source
 from pufferfish.data.select import ANY_CHARACTER
 from pufferfish.data.sources.files import Source, unreadable
-from pufferfish.data.tokenizer import NUM_BASE_TOKENS, shrink, train_up_to
+from pufferfish.data.tokenizer import NUM_BASE_TOKENS, encode, shrink, train_up_to
 from pufferfish.schema.hardware import Corpus
 from pufferfish.schema.params import DataParams
 
@@ -65,7 +65,7 @@ def survey(data: DataParams, corpus: Corpus, vocab_sizes: list[int], sample_byte
     for size in sizes:
         tokenizer = shrink(largest, size)
         start_s = clock.now_s()
-        num_tokens = sum(len(encoding.ids) for encoding in tokenizer.encode_batch_fast(held_out, add_special_tokens=False))
+        num_tokens = sum(len(ids) for ids in encode(tokenizer, held_out))
         elapsed_s = clock.now_s() - start_s
         found.append(VocabularySurvey(size, _megabytes(held_out) * 1e6 / num_tokens, train_s_per_mb, elapsed_s / _megabytes(held_out)))
     return found
