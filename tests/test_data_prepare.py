@@ -243,11 +243,11 @@ def test_a_missing_file_is_named(name):
 
 def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    content[40] ^= 1
+    content[20] ^= 1
     spoil(path, bytes(content))
 
 
-@pytest.mark.parametrize("name", ["train.bin", "validation.bin", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["train.bin", "validation.bin", "validation.txt", "validation_documents.json", "tokenizer.json"])
 def test_a_changed_bit_is_found_before_anything_is_trained(name):
     write_texts("texts", range(20))
     prepared(DataParams(source="text", path="texts"))

@@ -81,7 +81,7 @@ def make_subset(folder, tokenizer):
     ids = [token for document in DOCUMENTS for token in [*tokenizer.encode(document).ids, 0]]
     np.array(ids, np.uint16).tofile(folder / "validation.bin")
     np.array(ids, np.uint16).tofile(folder / "train.bin")
-    write_validation_text(folder, [document.encode() for document in DOCUMENTS])
+    text_sha256 = write_validation_text(folder, [document.encode() for document in DOCUMENTS])
     tokenizer.save(str(folder / "tokenizer.json"))
     num_bytes = sum(len(document.encode()) for document in DOCUMENTS)
     shards = [
@@ -90,7 +90,7 @@ def make_subset(folder, tokenizer):
     ]
     subset = Subset(
         corpus="c0", vocab_size=tokenizer.get_vocab_size(), separator_id=0, token_dtype="uint16", tokenizer_sha256=digest_file(folder / "tokenizer.json"),
-        train=shards[0], validation=shards[1], corpus_train_bytes=num_bytes, bytes_per_token=num_bytes / len(ids),
+        train=shards[0], validation=shards[1], validation_text_sha256=text_sha256, corpus_train_bytes=num_bytes, bytes_per_token=num_bytes / len(ids),
     )  # fmt: skip
     subset.save(folder / "manifest.json")
     return subset

@@ -176,7 +176,7 @@ def test_what_a_checkpoint_writes_as_text_does_not_grow_with_the_steps(tmp_path)
 def subset(corpus="c0"):
     shard = Shard(file="train.bin", sha256="0" * 64, num_tokens=5, num_documents=1, num_bytes=9)
     rest = {"vocab_size": 97, "separator_id": 0, "token_dtype": "uint16", "tokenizer_sha256": "1" * 64, "corpus_train_bytes": 9, "bytes_per_token": 1.8}
-    return Subset(corpus=corpus, train=shard, validation=shard, **rest)
+    return Subset(corpus=corpus, train=shard, validation=shard, validation_text_sha256={}, **rest)
 
 
 def test_the_work_is_named_after_all_that_its_checkpoints_depend_on():

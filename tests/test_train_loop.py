@@ -637,8 +637,13 @@ def write_subset(folder, *, corpus="c0"):
         digest = digest_file(folder / f"{part}.bin")
         shards[part] = Shard(file=f"{part}.bin", sha256=digest, num_tokens=len(ids), num_documents=1, num_bytes=850 if part == "validation" else 9000)
     (folder / "tokenizer.json").write_text("{}")
-    write_validation_text(folder, [b"x" * 850])
-    rest = {"separator_id": 0, "token_dtype": "uint16", "corpus_train_bytes": 9000, "bytes_per_token": 1.8}
+    rest = {
+        "validation_text_sha256": write_validation_text(folder, [b"x" * 850]),
+        "separator_id": 0,
+        "token_dtype": "uint16",
+        "corpus_train_bytes": 9000,
+        "bytes_per_token": 1.8,
+    }
     subset = Subset(corpus=corpus, vocab_size=97, tokenizer_sha256=digest_file(folder / "tokenizer.json"), **shards, **rest)
     subset.save(folder / "manifest.json")
     return subset

@@ -87,7 +87,7 @@ def _write(plan: DataPlan, all_train_bytes: int, train: Side, validation: Side, 
     tokenizer.save(str(folder / shards.TOKENIZER))
     dtype = shards.token_dtype(plan.vocab_size)
     held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed))
-    shards.write_validation_text(folder, [b"".join(parts) for parts in _by_document(held_back)])
+    validation_text_sha256 = shards.write_validation_text(folder, [b"".join(parts) for parts in _by_document(held_back)])
     validation_shard = write_shard(folder / "validation.bin", held_back, tokenizer, dtype)
     train_shard = write_shard(folder / "train.bin", train.read(max_bytes=plan.train_bytes, seed=plan.seed), tokenizer, dtype)
     subset = Subset(
@@ -98,6 +98,7 @@ def _write(plan: DataPlan, all_train_bytes: int, train: Side, validation: Side, 
         tokenizer_sha256=digest_file(folder / shards.TOKENIZER),
         train=train_shard,
         validation=validation_shard,
+        validation_text_sha256=validation_text_sha256,
         corpus_train_bytes=all_train_bytes,
         bytes_per_token=train_shard.num_bytes / train_shard.num_tokens,
     )

@@ -34,10 +34,8 @@ def load_subset(folder: Path) -> Subset:
     sizes = {shard.file: shard.num_tokens * np.dtype(subset.token_dtype).itemsize for shard in (subset.train, subset.validation)}
     for name, wanted in {**sizes, VALIDATION_TEXT: subset.validation.num_bytes}.items():
         _check_size(folder / name, wanted)
-    for name in (TOKENIZER, VALIDATION_DOCUMENTS):
-        if not (folder / name).is_file():
-            raise UserError("the prepared subset is incomplete", saw=f"no file {folder / name}", fix=AGAIN)
-    for name, sha256 in ((subset.train.file, subset.train.sha256), (subset.validation.file, subset.validation.sha256), (TOKENIZER, subset.tokenizer_sha256)):
+    written = {shard.file: shard.sha256 for shard in (subset.train, subset.validation)}
+    for name, sha256 in {**written, TOKENIZER: subset.tokenizer_sha256, **subset.validation_text_sha256}.items():
         _check_content(folder / name, sha256)
     return subset
 
@@ -48,13 +46,14 @@ def open_tokens(folder: Path, shard: Shard, token_dtype: str) -> np.ndarray:
     return np.memmap(folder / shard.file, dtype=token_dtype, mode="r", shape=(shard.num_tokens,))
 
 
-def write_validation_text(folder: Path, documents: list[bytes]) -> None:
-    """Keep the raw text: one file, the documents one after the other in the order of the tokens, and where each begins."""
+def write_validation_text(folder: Path, documents: list[bytes]) -> dict[str, str]:
+    """Keep the raw text: one file, the documents one after the other in the order of the tokens, and where each begins. Returns the SHA-256 of the files."""
     (folder / VALIDATION_TEXT).write_bytes(b"".join(documents))
     offsets = [0]
     for document in documents:
         offsets.append(offsets[-1] + len(document))
     (folder / VALIDATION_DOCUMENTS).write_text(json.dumps({"byte_offsets": offsets}) + "\n", "utf-8")
+    return {name: digest_file(folder / name) for name in (VALIDATION_TEXT, VALIDATION_DOCUMENTS)}
 
 
 def read_validation_text(folder: Path) -> list[str]:
@@ -74,6 +73,8 @@ def _check_size(path: Path, wanted: int) -> None:
 
 
 def _check_content(path: Path, wanted: str) -> None:
+    if not path.is_file():
+        raise UserError("the prepared subset is incomplete", saw=f"no file {path}", fix=AGAIN)
     if path.stat().st_size > MAX_HASHED_BYTES:
         return
     found = digest_file(path)

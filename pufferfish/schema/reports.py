@@ -20,7 +20,7 @@ class Shard(Strict):
 class Subset(Artifact):
     """artifacts/subset/manifest.json"""
 
-    SCHEMA_VERSION: ClassVar[int] = 1
+    SCHEMA_VERSION: ClassVar[int] = 2
     MADE_BY: ClassVar[str] = "prepare-subset"
 
     corpus: str  # Corpus.content that it was made from
@@ -30,6 +30,7 @@ class Subset(Artifact):
     tokenizer_sha256: str
     train: Shard
     validation: Shard
+    validation_text_sha256: dict[str, str]  # by file: the raw text, and where its documents begin
     corpus_train_bytes: int  # all there is, of which train.num_bytes are encoded
     bytes_per_token: float  # of the training part
 
