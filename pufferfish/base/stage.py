@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import signal
@@ -13,15 +12,9 @@ from typing import Any
 
 from pufferfish.base import atomic, clock, paths
 from pufferfish.base.errors import UserError
+from pufferfish.base.refusals import REFUSALS
 
 EXIT_USER_ERROR = 2
-REFUSALS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk is full", errno.EACCES: "writing is not allowed", errno.EROFS: "writing is not allowed"}
-FIXES = {
-    errno.ENOSPC: "make room, then run `dvc repro` again; what was finished is kept",
-    errno.EDQUOT: "make room within your quota, then run `dvc repro` again; what was finished is kept",
-    errno.EACCES: "give yourself permission to read and write there, then run `dvc repro` again",
-    errno.EROFS: "work in a folder that can be written",
-}
 EXIT_INTERRUPTED = 130
 
 
@@ -67,10 +60,12 @@ def stage(name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
                 if main() is not False:
                     write_timing(name)
             except OSError as error:
-                if error.errno not in REFUSALS:
+                refusal = REFUSALS.get(error.errno or 0)
+                if not refusal:
                     raise
                 saw = f"{error.strerror}: {error.filename or 'a file of this project'}"
-                print(f"{name}: {UserError(REFUSALS[error.errno], saw=saw, fix=FIXES[error.errno])}", file=sys.stderr, flush=True)
+                fix = f"{refusal.mend}, then run `dvc repro` again; what was finished is kept"
+                print(f"{name}: {UserError(refusal.what, saw=saw, fix=fix)}", file=sys.stderr, flush=True)
                 sys.exit(EXIT_USER_ERROR)
             except UserError as error:
                 print(f"{name}: {error}", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from pufferfish.base import atomic, clock
 from pufferfish.base.digest import digest_file
 from pufferfish.base.errors import UserError
-from pufferfish.base.stage import REFUSALS
+from pufferfish.base.refusals import REFUSALS
 from pufferfish.base.units import format_bytes, format_count
 from pufferfish.data import shards
 from pufferfish.data.corpus import inspect_corpus, open_source, open_validation
@@ -227,6 +227,5 @@ def _folder_in_place(folder: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        raise UserError(
-            "the subset cannot be written", saw=f"{error.strerror or error}: {folder.absolute()}", fix="make room on the disk, or mend the folder's permissions"
-        ) from error
+        fix = f"{REFUSALS[error.errno].mend}, then run `dvc repro` again"
+        raise UserError("the subset cannot be written", saw=f"{error.strerror or error}: {folder.absolute()}", fix=fix) from error

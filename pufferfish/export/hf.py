@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 
 from pufferfish.base import atomic
 from pufferfish.base.errors import UserError
+from pufferfish.base.refusals import REFUSALS
 from pufferfish.data.shards import load_subset, open_tokens, read_validation_text
 from pufferfish.data.tokenizer import SEPARATOR, SEPARATOR_ID, load_tokenizer
 from pufferfish.export.card import model_card
@@ -24,13 +24,6 @@ from pufferfish.model.load import load_model
 from pufferfish.schema.plan import ModelPlan, Plan
 from pufferfish.schema.reports import Evaluation, ExportReport, Outcome
 
-MENDS = {  # of a system that refuses to write
-    errno.ENOSPC: "make room on the disk",
-    errno.EDQUOT: "make room within your quota",
-    errno.EACCES: "mend the folder's permissions",
-    errno.EPERM: "mend the folder's permissions",
-    errno.EROFS: "work in a folder that can be written",
-}
 SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors tells the system's errors
 CODE = "modeling_pufferfish.py"
 GENERATION = {"do_sample": True, "temperature": 0.8, "top_p": 0.95}  # what `pufferfish generate` does unless told otherwise
@@ -95,9 +88,9 @@ def refusals_told(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         number, file = system_error(error)
-        if number not in MENDS:
+        if number not in REFUSALS:
             raise
-        fix = f"{MENDS[number]}; then `dvc repro export`"
+        fix = f"{REFUSALS[number].mend}; then `dvc repro export`"
         raise UserError("the export cannot be written", saw=f"{os.strerror(number)}: {file or folder.absolute()}", fix=fix) from error
 
 
