@@ -1,4 +1,4 @@
-"""How fast the chosen device is: matrix products in each dtype that really runs, streaming, launching. About two seconds, once for each machine.
+"""How fast the chosen device is: matrix products in each dtype that really runs, streaming, launching. About 1.5 seconds, once for each machine.
 
 Neighbours only ever slow a measurement down, so every speed is the best of several spans, and every span is short enough to fall between them.
 """
@@ -21,7 +21,8 @@ WEIGHTS = ((64, 256), (128, 512), (256, 1024), (512, 2048), (768, 3072), (256, 4
 CPU_TOKENS = (1024, 4096)
 GPU_WEIGHTS = (*WEIGHTS, (1024, 4096), (2048, 8192), (4096, 4096))
 GPU_TOKENS = (1024, 4096, 16384)
-TABLE_BOX_S = {"cpu": 0.7, "cuda": 1.0}  # planned for all products of one dtype; a slow or busy machine may take twice that
+TABLE_BOX_S = {"cpu": 0.35, "cuda": 1.0}  # planned for all products of one dtype
+MAX_TABLE_S = {"cpu": 1.4, "cuda": 2.0}  # that a slow or busy machine may take
 DTYPES = {"float32": 1e-3, "bfloat16": 2e-2, "float16": 3e-3}  # largest relative error of a product; float32 leaves room for TF32
 USEFUL_SPEED = 0.25  # a dtype slower than this share of float32 is not worth its memory: float16 on most CPUs runs at a fiftieth
 TRIAL = (256, 128, 512)
@@ -80,7 +81,7 @@ def gemm_table(dtype: torch.dtype, device: torch.device) -> list[Gemm]:
     for index, (m, k, n) in enumerate(shapes):
         spent_s = time.perf_counter() - start_s
         expected_s = 2 * m * k * n / gemms[-1].flops_per_s if gemms else 0.0
-        if spent_s + expected_s > 2 * planned_s:
+        if spent_s + expected_s > MAX_TABLE_S[device.type]:
             break
         box_s = max(0.0, planned_s - spent_s) / (len(shapes) - index)
         gemms.append(Gemm(m=m, k=k, n=n, flops_per_s=gemm_flops_per_s(m, k, n, dtype=dtype, device=device, box_s=box_s)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -102,8 +103,10 @@ def measure(fingerprint: Fingerprint) -> Measured:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError("this folder cannot be written", saw=f"{error.strerror}: {folder}", fix="mend the permissions, or work in another folder") from None
-    import_torch_s = surroundings.import_torch_s()
     gpu = fingerprint.gpus[0] if fingerprint.device == "cuda" else None
+    with ThreadPoolExecutor(1) as beside:  # the compiler's trial is a process of its own, and importing torch leaves it a core
+        has_compiler = beside.submit(surroundings.has_compiler, fingerprint.device, gpu.compute_capability if gpu else "")
+        import_torch_s = surroundings.import_torch_s()
     try:
         device = speeds.prepare_device(fingerprint.device, fingerprint.num_threads)
     except RuntimeError as error:
@@ -115,5 +118,5 @@ def measure(fingerprint: Fingerprint) -> Measured:
         launch_s=speeds.measure_launch_s(device),
         disk_write_bytes_per_s=surroundings.disk_write_bytes_per_s(folder),
         import_torch_s=round(import_torch_s, 3),
-        has_compiler=surroundings.has_compiler(fingerprint.device, gpu.compute_capability if gpu else ""),
+        has_compiler=has_compiler.result(),
     )
