@@ -1,6 +1,8 @@
 """What is finished is never lost while something newer takes its place."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -82,3 +84,20 @@ def test_an_empty_place_stays_empty_where_the_first_folder_cannot_be_moved(tmp_p
     with pytest.raises(OSError, match="gone"):
         atomic.replace_folder(tmp_path / "model", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def beside_by(path, pid):
+    return path.with_name(atomic.beside(path).name.replace(str(os.getpid()), str(pid), 1))
+
+
+def test_what_killed_processes_left_is_removed_and_the_work_of_living_ones_is_not(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    target = tmp_path / "subset"
+    of_the_living, of_the_dead, of_a_former_me = (beside_by(target, pid) for pid in (os.getppid(), ended.pid, os.getpid()))
+    of_others = [atomic.beside(tmp_path / "model"), tmp_path / "subset", tmp_path / ".subset.by-hand.tmp"]
+    for folder in (of_the_living, of_the_dead, of_a_former_me, *of_others):
+        folder.mkdir()
+        (folder / "content").touch()
+    atomic.remove_left_overs(target)
+    assert set(tmp_path.iterdir()) == {of_the_living, *of_others}

@@ -213,7 +213,7 @@ def test_only_a_refusal_to_write_is_told_as_one(monkeypatch):
 def test_a_finished_subset_survives_a_failure_and_left_overs_are_removed(monkeypatch):
     write_texts("texts", range(20))
     subset, _ = prepared(DataParams(source="text", path="texts"))
-    Path("artifacts/.subset.1-abc.tmp").mkdir()
+    Path("artifacts/.subset.99999999-abc.tmp").mkdir()
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
@@ -224,6 +224,24 @@ def test_a_finished_subset_survives_a_failure_and_left_overs_are_removed(monkeyp
     assert "No space left" in error.value.saw
     assert shards.load_subset(OUT) == subset
     assert [path.name for path in Path("artifacts").iterdir()] == ["subset"]
+
+
+def test_two_at_the_same_time_do_not_disturb_each_other(monkeypatch):
+    write_texts("texts", range(20))
+    data, write_shard, seen = DataParams(source="text", path="texts"), prepare.write_shard, []
+    other = Path(f"artifacts/.subset.{os.getppid()}-abc.tmp")
+    other.mkdir(parents=True)
+    (other / "train.bin").touch()
+
+    def look(path, *arguments):
+        seen.append(path.parent)
+        return write_shard(path, *arguments)
+
+    monkeypatch.setattr(prepare, "write_shard", look)
+    subset, _ = prepared(data)
+    assert other not in seen
+    assert (other / "train.bin").exists()
+    assert shards.load_subset(OUT) == subset
 
 
 def spoil(path: Path, content: bytes | None) -> None:

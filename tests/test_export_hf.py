@@ -352,7 +352,7 @@ def test_what_cannot_be_read_again_is_not_told_as_a_disk_that_refuses(house, old
 
 def test_what_a_killed_export_left_is_removed(house, old_export):
     paths, arguments = house()
-    (old_export.parent / ".hf.123-abc.tmp").mkdir()
+    (old_export.parent / ".hf.99999999-abc.tmp").mkdir()
     hf.export_hf(*paths, **arguments)
     assert [path.name for path in old_export.parent.iterdir()] == ["hf"]
 

@@ -9,10 +9,21 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 def beside(path: Path) -> Path:
     """A fresh name in the same folder, for a file or folder under construction."""
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+
+
+def remove_left_overs(path: Path) -> None:
+    """Remove the folders under construction for `path` that killed processes left: those named by `beside` in a process that is no more, or in a former
+    one with our number, before we make one ourselves. Another process may be at work on the same path."""
+    for folder in path.parent.glob(f".{path.name}.*-*.tmp"):
+        pid = folder.name.removeprefix(f".{path.name}.").partition("-")[0]
+        if pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
+            shutil.rmtree(folder)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -214,8 +214,7 @@ def _folder_in_place(folder: Path) -> Iterator[Path]:
     """A fresh folder beside the wanted one, moved into place at the end; what a killed predecessor left is removed."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.parent.glob(f".{folder.name}.*.tmp"):
-            shutil.rmtree(left_over)
+        atomic.remove_left_overs(folder)
         unfinished = atomic.beside(folder)
         unfinished.mkdir()
         try:

@@ -71,8 +71,7 @@ def in_place(folder: Path) -> Iterator[Path]:
     try:
         with refusals_told(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            for left_over in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a predecessor that was killed
-                shutil.rmtree(left_over)
+            atomic.remove_left_overs(folder)
             unfinished.mkdir()
         yield unfinished
         with refusals_told(folder):
