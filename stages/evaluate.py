@@ -1,8 +1,10 @@
 """evaluate: bits per byte of the whole validation text, what that beats, and samples.
 
 reads   params.yaml   artifacts/subset/   artifacts/model/
-writes  artifacts/evaluation.json   artifacts/samples.md
+writes  artifacts/evaluation.json   artifacts/metrics.json   artifacts/samples.md
 """
+
+from concurrent.futures import ThreadPoolExecutor
 
 from pufferfish.base import atomic, paths
 from pufferfish.base.runtime import ensure_runtime
@@ -19,13 +21,16 @@ def main() -> None:
     plan, outcome = Plan.load(paths.MODEL / "plan.json"), Outcome.load(paths.MODEL / "outcome.json")
     ensure_runtime(plan.train.num_threads)
 
+    from pufferfish.evaluate.baselines import measure_subset
     from pufferfish.track.training import track_result
 
-    with track_result(plan, run_key=outcome.run_key) as tracker:
-        from pufferfish.evaluate.summary import describe, evaluate_model, tracked_metrics  # torch arrives here
+    with track_result(plan, run_key=outcome.run_key) as tracker, ThreadPoolExecutor(1) as beside:
+        baselines = beside.submit(measure_subset, paths.SUBSET, say=print)  # on another core, which the import of torch leaves idle
+        from pufferfish.evaluate.summary import compared, describe, evaluate_model, tracked_metrics  # torch arrives here
 
-        evaluation, samples = evaluate_model(params, paths.MODEL, paths.SUBSET, say=print)
+        evaluation, samples = evaluate_model(params, paths.MODEL, paths.SUBSET, baselines=baselines.result, say=print)
         evaluation.save(paths.EVALUATION)
+        atomic.write_json(paths.METRICS, compared(plan, outcome, evaluation))
         remember(plan, outcome, evaluation.val_bpb)
         atomic.write_text(paths.SAMPLES, samples)
         tracker.metrics(tracked_metrics(evaluation), outcome.num_steps)

@@ -93,7 +93,7 @@ def artifact(project, name):
 
 def test_one_command_makes_every_artifact_in_order(project):
     assert stages_run((project / "first.txt").read_text()) == STAGES
-    for name in ("hardware.json", "corpus.json", "plan.json", "evaluation.json", "samples.md", "curve.csv", "subset/manifest.json"):
+    for name in ("hardware.json", "corpus.json", "plan.json", "evaluation.json", "metrics.json", "samples.md", "curve.csv", "subset/manifest.json"):
         assert (project / "artifacts" / name).stat().st_size > 0
     assert {path.name for path in (project / "artifacts" / "model").iterdir()} >= {
         "model.safetensors",
@@ -149,4 +149,5 @@ def test_another_name_for_the_export_runs_only_the_export(project):
 
 def test_dvc_shows_the_results_as_tables(project):
     assert "val_bpb" in call(project, BIN / "dvc", "metrics", "show")
-    assert "evaluation.json" in call(project, BIN / "dvc", "metrics", "show", "--json")
+    assert artifact(project, "metrics.json")["val_bpb"] == artifact(project, "evaluation.json")["val_bpb"]
+    assert "metrics.json" in call(project, BIN / "dvc", "metrics", "show", "--json")

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from toys import outcome, whole_plan
 
-from pufferfish.evaluate.summary import describe, tracked_metrics
+from pufferfish.evaluate.summary import compared, describe, tracked_metrics
 from pufferfish.schema.reports import Evaluation
 
 BASELINES = {"uniform": 8.0, "unigram": 4.625, "lzma": 2.0625, "5-gram": 1.9375}
@@ -29,6 +30,12 @@ def test_the_metrics_table_of_dvc_shows_every_baseline_by_its_name(evaluation, w
     table = dict(zip(names, values, strict=True))
     assert {name: float(table[f"baselines.{name}"]) for name in BASELINES} == BASELINES
     assert table["ngram_tokens"] == "3000000"
+
+
+def test_experiments_are_compared_by_a_few_numbers(evaluation):
+    plan = whole_plan()
+    numbers = compared(plan, outcome(plan, num_tokens=3_735_552, train_s=139.52), evaluation)
+    assert numbers == {"val_bpb": 1.3125, "forecast_bpb": 1.05, "num_params": 10**5, "trained_tokens": 3_735_552, "train_s": 139.5}
 
 
 def test_the_tracking_room_stores_every_baseline_by_its_name(evaluation):

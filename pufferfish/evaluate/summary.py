@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from pufferfish.base.errors import UserError
-from pufferfish.data.shards import VALIDATION_TEXT, load_subset, open_tokens
+from pufferfish.data.shards import load_subset, open_tokens
 from pufferfish.data.tokenizer import load_tokenizer
-from pufferfish.evaluate.baselines import Baselines, measure_baselines
+from pufferfish.evaluate.baselines import Baselines
 from pufferfish.evaluate.samples import write_samples
 from pufferfish.evaluate.validation import Validation, as_trained, evaluate_validation
 from pufferfish.generate.engine import Engine
@@ -25,8 +25,8 @@ from pufferfish.schema.reports import Evaluation, Outcome
 Say = Callable[[str], None]
 
 
-def evaluate_model(params: EvaluateParams, model_folder: Path, subset_folder: Path, *, say: Say) -> tuple[Evaluation, str]:
-    """The evaluation and the samples as Markdown. `say` hears what each part cost.
+def evaluate_model(params: EvaluateParams, model_folder: Path, subset_folder: Path, *, baselines: Callable[[], Baselines], say: Say) -> tuple[Evaluation, str]:
+    """The evaluation and the samples as Markdown. `baselines` are asked for last, `say` hears what each part cost.
 
     Raises UserError if the model was trained on another subset, if its device is gone, or if files are missing or changed.
     """
@@ -37,16 +37,14 @@ def evaluate_model(params: EvaluateParams, model_folder: Path, subset_folder: Pa
     device = Plan.load(model_folder / "plan.json").train.device
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the model is evaluated where it was trained", saw="no CUDA device", fix="run `dvc repro`: another machine has another plan")
-    train_N, validation_N = (open_tokens(subset_folder, shard, subset.token_dtype) for shard in (subset.train, subset.validation))
-    text = (subset_folder / VALIDATION_TEXT).read_bytes()
+    validation_N = open_tokens(subset_folder, subset.validation, subset.token_dtype)
     with timed("model loaded", say):
         model, plan = load_model(model_folder, device=device)
     with timed("samples", say):
         samples = write_samples(Engine(model, load_tokenizer(model_folder / "tokenizer.json")), params)
     with timed(f"{len(validation_N)} tokens of validation text in {plan.train.dtype}", say):
-        validation = evaluate_validation(as_trained(model, plan.train), validation_N, num_bytes=len(text))
-    baselines = measure_baselines(train_N, validation_N, text, vocab_size=subset.vocab_size, say=say)
-    return make_evaluation(validation, baselines, plan=plan, weights_sha256=outcome.weights_sha256), samples
+        validation = evaluate_validation(as_trained(model, plan.train), validation_N, num_bytes=subset.validation.num_bytes)
+    return make_evaluation(validation, baselines(), plan=plan, weights_sha256=outcome.weights_sha256), samples
 
 
 @contextmanager
@@ -70,6 +68,17 @@ def make_evaluation(validation: Validation, baselines: Baselines, *, plan: Plan,
         baselines=baselines.bpb,
         ngram_tokens=baselines.ngram_tokens,
     )
+
+
+def compared(plan: Plan, outcome: Outcome, evaluation: Evaluation) -> dict[str, float]:
+    """The few numbers that experiments are compared by: each is a column of DVC's tables, which are as wide as there are numbers."""
+    return {
+        "val_bpb": evaluation.val_bpb,
+        "forecast_bpb": evaluation.forecast_bpb,
+        "num_params": plan.forecast.num_params,
+        "trained_tokens": outcome.num_tokens,
+        "train_s": round(outcome.train_s, 1),
+    }
 
 
 def tracked_metrics(evaluation: Evaluation) -> dict[str, float]:
