@@ -11,9 +11,11 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from pufferfish.data.shards import VALIDATION_TEXT, load_subset, open_tokens
 from pufferfish.evaluate.ngram import KneserNey
 
 ORDER = 5
@@ -55,6 +57,13 @@ def ngram_bpb(train_N: np.ndarray, validation_N: np.ndarray, *, vocab_size: int,
     """Interpolated modified Kneser-Ney of order 5."""
     nats_N = KneserNey(train_N, vocab_size=vocab_size, order=ORDER).nats(validation_N)
     return float(nats_N[1:].sum()) / (math.log(2) * num_bytes)
+
+
+def measure_subset(folder: Path, *, say: Callable[[str], None]) -> Baselines:
+    """`measure_baselines` of a subset. Raises UserError where files are missing or changed."""
+    subset = load_subset(folder)
+    train_N, validation_N = (open_tokens(folder, shard, subset.token_dtype) for shard in (subset.train, subset.validation))
+    return measure_baselines(train_N, validation_N, (folder / VALIDATION_TEXT).read_bytes(), vocab_size=subset.vocab_size, say=say)
 
 
 def measure_baselines(train_N: np.ndarray, validation_N: np.ndarray, text: bytes, *, vocab_size: int, say: Callable[[str], None]) -> Baselines:
