@@ -146,13 +146,17 @@ def write_shard(path: Path, pieces: Iterable[Piece], tokenizer: Tokenizer, dtype
     """Encode the pieces, each start of a document after a separator, and write their ids one after the other."""
     num_tokens = num_documents = num_bytes = 0
     with open(path, "wb") as file:
-        for batch in _batched(pieces):
-            encoded = encode(tokenizer, [piece.content.decode("utf-8") for piece in batch])
-            for piece, content_ids in zip(batch, encoded, strict=True):
-                ids = np.array([SEPARATOR_ID, *content_ids] if piece.is_start else content_ids, dtype=dtype)
-                ids.tofile(file)
-                num_tokens, num_documents, num_bytes = num_tokens + len(ids), num_documents + piece.is_start, num_bytes + len(piece.content)
+        for piece, ids in encoded(pieces, tokenizer, dtype):
+            ids.tofile(file)
+            num_tokens, num_documents, num_bytes = num_tokens + len(ids), num_documents + piece.is_start, num_bytes + len(piece.content)
     return Shard(file=path.name, sha256=digest_file(path), num_tokens=num_tokens, num_documents=num_documents, num_bytes=num_bytes)
+
+
+def encoded(pieces: Iterable[Piece], tokenizer: Tokenizer, dtype: str) -> Iterator[tuple[Piece, np.ndarray]]:
+    """Each piece with its ids, after a separator where a document starts."""
+    for batch in _batched(pieces):
+        for piece, ids in zip(batch, encode(tokenizer, [piece.content.decode("utf-8") for piece in batch]), strict=True):
+            yield piece, np.array([SEPARATOR_ID, *ids] if piece.is_start else ids, dtype=dtype)
 
 
 def _batched(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:

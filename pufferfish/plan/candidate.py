@@ -37,6 +37,7 @@ class Candidate:
     vocabulary: Vocabulary
     measured: StepTime | None = None
     correction: float = 1.0  # of the predicted pace, learned from measurements of others
+    learned: float = 1.0  # of the law's bits per byte against those of other shapes, from short trainings
 
     @property
     def memory(self) -> Memory:
@@ -75,18 +76,23 @@ class Candidate:
 
     def forecast(self, text: Text) -> float:
         """Validation bits per byte."""
-        model = self.model
-        return (1 - scaling.LOOKUP_GAIN[model.lookup]) * scaling.val_bpb(
-            num_layers=model.num_layers,
-            block_params=self.price.matmul_params - model.vocab_size * model.d_model,
-            vocab_size=model.vocab_size,
-            d_model=model.d_model,
-            seq_len=model.seq_len,
-            tokens=max(1, self.tokens),
-            bytes_per_token=self.vocabulary.bytes_per_token,
-            text=text,
-            tokens_per_step=self.train.tokens_per_step,
-        )
+        tokens, tokens_per_step, bytes_per_token = max(1, self.tokens), self.train.tokens_per_step, self.vocabulary.bytes_per_token
+        return self.learned * by_law(self.model, self.price, text, tokens=tokens, tokens_per_step=tokens_per_step, bytes_per_token=bytes_per_token)
+
+
+def by_law(model: ModelPlan, price: Price, text: Text, *, tokens: int, tokens_per_step: int, bytes_per_token: float) -> float:
+    """Validation bits per byte that the loss law expects of a model."""
+    return (1 - scaling.LOOKUP_GAIN[model.lookup]) * scaling.val_bpb(
+        num_layers=model.num_layers,
+        block_params=price.matmul_params - model.vocab_size * model.d_model,
+        vocab_size=model.vocab_size,
+        d_model=model.d_model,
+        seq_len=model.seq_len,
+        tokens=tokens,
+        bytes_per_token=bytes_per_token,
+        text=text,
+        tokens_per_step=tokens_per_step,
+    )
 
 
 def held(model: ModelPlan, price: Price, train: TrainPlan) -> Memory:

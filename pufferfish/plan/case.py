@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pufferfish.plan import budget
+from pufferfish.plan import budget, recipe, scaling
 from pufferfish.plan.candidate import COMPILE_S, Candidate, Situation
-from pufferfish.plan.prices import Measure, PriceOf, Vocabulary
+from pufferfish.plan.prices import Measure, OpenPilots, Pilot, PriceOf, Vocabulary
 from pufferfish.plan.scaling import Text
 from pufferfish.plan.speed import Machine
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import BudgetParams, Params, TrainParams
-from pufferfish.schema.plan import BudgetPlan, ModelPlan, TrainPlan
+from pufferfish.schema.plan import BudgetPlan, DataPlan, ModelPlan, TrainPlan
 
 VALIDATION_SHARE, MAX_VALIDATION_BYTES = 0.05, 1_000_000
 TOKENIZER_BYTES = 3_000_000  # a guess: what a larger sample would gain was not measured
@@ -36,6 +36,7 @@ class Case:
     vocabularies: Sequence[Vocabulary]
     text: Text  # all that there is to learn from
     price_of: PriceOf
+    pilots: Sequence[Sequence[Pilot]] = ()  # of earlier plans for this text, those of one plan together
 
     @cached_property
     def machine(self) -> Machine:
@@ -107,6 +108,41 @@ class Case:
                 setup_s=self.setup_s + extra_s,
             )
 
+    def data_plan(self, vocabulary: Vocabulary, *, train_bytes: int) -> DataPlan:
+        """What is prepared of the text."""
+        corpus = self.corpus
+        return DataPlan(
+            source=corpus.source,
+            path=corpus.path,
+            corpus=corpus.content,
+            validation_path=corpus.validation_path,
+            validation_content=corpus.validation_content,
+            validation_share=VALIDATION_SHARE,
+            max_validation_bytes=MAX_VALIDATION_BYTES,
+            vocab_size=vocabulary.vocab_size,
+            tokenizer_bytes=int(self.tokenizer_bytes(vocabulary)),
+            train_bytes=train_bytes,
+            seed=self.params.data.seed,
+        )
+
+    def train_plan(self, model: ModelPlan, train: TrainPlan, *, num_steps: int, train_s: float, epochs: float) -> TrainPlan:
+        """A configuration with the numbers that depend on how many tokens it will see."""
+        return recipe.train_plan(
+            self.params.train,
+            self.params.data,
+            self.hardware,
+            model,
+            dtype=train.dtype,
+            tokens_per_step=train.tokens_per_step,
+            micro_batch=train.micro_batch,
+            num_steps=max(1, num_steps),
+            train_s=train_s,
+            best_tokens_per_step=scaling.best_tokens_per_step(max(1, num_steps * train.tokens_per_step)),
+            epochs=epochs,
+            is_compiled=train.is_compiled,
+            is_checkpointed=train.is_checkpointed,
+        )
+
     @property
     def pinned_compile_s(self) -> float:
         """What a compilation takes that is pinned."""
@@ -125,6 +161,7 @@ class Measuring:
     measure: Measure
     spent_s: Callable[[], float]
     is_known: Callable[[ModelPlan, TrainPlan], bool] = never_known  # without measuring
+    open_pilots: OpenPilots | None = None  # None: no short trainings, because none are wished for, or these were run before
 
 
 @dataclass(frozen=True)
@@ -136,6 +173,7 @@ class Selection:
     measured: list[Candidate]  # of these
     text: Text  # that will be learned from
     train_bytes: int  # of it, to encode
+    pilots: Sequence[Sequence[Pilot]] = ()  # that the forecasts stand on
 
     @property
     def epochs(self) -> float:

@@ -95,8 +95,14 @@ def _corrected(candidate: Candidate, measured: Sequence[Candidate]) -> Candidate
 
 
 def _distance(one: Candidate, other: Candidate) -> float:
-    first, second = ((c.model.num_layers, c.model.d_model, c.model.vocab_size**0.5, c.model.seq_len, c.train.tokens_per_step) for c in (one, other))
-    return math.dist([math.log(x) for x in first], [math.log(x) for x in second]) + (3.0 if one.train.is_compiled != other.train.is_compiled else 0.0)
+    batches = math.log(one.train.tokens_per_step / other.train.tokens_per_step)
+    return math.hypot(distance(one.model, other.model), batches) + (3.0 if one.train.is_compiled != other.train.is_compiled else 0.0)
+
+
+def distance(one: ModelPlan, other: ModelPlan) -> float:
+    """Between the shapes of two models, in e-folds."""
+    first, second = ((model.num_layers, model.d_model, model.vocab_size**0.5, model.seq_len) for model in (one, other))
+    return math.dist([math.log(x) for x in first], [math.log(x) for x in second])
 
 
 def choose(candidates: list[Candidate], *, text: Text) -> Candidate:

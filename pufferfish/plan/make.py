@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pufferfish.plan import recipe, scaling
+from pufferfish.plan import scaling
 from pufferfish.plan.budget import planning_limit_s
 from pufferfish.plan.candidate import Candidate
-from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, WRITE_S, Case, Measuring, Selection
+from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.explain import explain
 from pufferfish.plan.lookup import lookup_reasons, settle_lookup
 from pufferfish.plan.prices import Measure, PriceOf, Vocabulary
@@ -17,7 +17,7 @@ from pufferfish.plan.search import search, search_reasons
 from pufferfish.plan.table import look_up, table_reasons
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
-from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, Plan, TrainPlan
+from pufferfish.schema.plan import BudgetPlan, Forecast, Plan
 
 STRATEGIES = {"measured": (search, search_reasons), "table": (look_up, table_reasons)}  # how it chooses, and what it says about it
 
@@ -66,13 +66,14 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
     budget = _with_counted_steps(case, best, case.divided(best.vocabulary, plan_s=after_s, tokens_per_s=pace))
     selection = selection.with_more_time(budget.phases.train_s - case.setup_s - best.compile_s - best.loop_s)
     selection = settle_lookup(case, selection)
+    best = selection.best
     return Decision(
         plan=Plan(
             hardware=case.hardware.identity,
             budget=budget,
-            data=_data_plan(case, selection),
-            model=selection.best.model,
-            train=_train_plan(case, selection),
+            data=case.data_plan(best.vocabulary, train_bytes=selection.train_bytes),
+            model=best.model,
+            train=case.train_plan(best.model, best.train, num_steps=best.num_steps, train_s=best.loop_s, epochs=selection.epochs),
             forecast=_forecast(case, selection),
             why=explain(case, selection, budget, [*reasons(case, selection), *lookup_reasons(case, selection)]),
         ),
@@ -88,43 +89,6 @@ def _with_counted_steps(case: Case, best: Candidate, budget: BudgetPlan) -> Budg
     return budget.model_copy(update={"phases": budget.phases.model_copy(update={"train_s": train_s})})
 
 
-def _data_plan(case: Case, selection: Selection) -> DataPlan:
-    corpus, vocabulary = case.corpus, selection.best.vocabulary
-    return DataPlan(
-        source=corpus.source,
-        path=corpus.path,
-        corpus=corpus.content,
-        validation_path=corpus.validation_path,
-        validation_content=corpus.validation_content,
-        validation_share=VALIDATION_SHARE,
-        max_validation_bytes=MAX_VALIDATION_BYTES,
-        vocab_size=vocabulary.vocab_size,
-        tokenizer_bytes=int(case.tokenizer_bytes(vocabulary)),
-        train_bytes=selection.train_bytes,
-        seed=case.params.data.seed,
-    )
-
-
-def _train_plan(case: Case, selection: Selection) -> TrainPlan:
-    """The chosen configuration with the numbers that depend on how many tokens it will see."""
-    best = selection.best
-    return recipe.train_plan(
-        case.params.train,
-        case.params.data,
-        case.hardware,
-        best.model,
-        dtype=best.train.dtype,
-        tokens_per_step=best.train.tokens_per_step,
-        micro_batch=best.train.micro_batch,
-        num_steps=max(1, best.num_steps),
-        train_s=best.loop_s,
-        best_tokens_per_step=scaling.best_tokens_per_step(max(1, best.tokens)),
-        epochs=selection.epochs,
-        is_compiled=best.train.is_compiled,
-        is_checkpointed=best.train.is_checkpointed,
-    )
-
-
 def _forecast(case: Case, selection: Selection) -> Forecast:
     best = selection.best
     forecast = best.forecast(selection.text)
@@ -134,7 +98,7 @@ def _forecast(case: Case, selection: Selection) -> Forecast:
         val_bpb_low=low,
         val_bpb_high=high,
         law=scaling.LAW,
-        correction=selection.text.experience.correction,
+        correction=selection.text.experience.correction * best.learned,
         is_free=case.params.is_free,
         step_s=best.step_s,
         tokens=best.tokens,

@@ -31,7 +31,7 @@ def make_preview(case: Case, measuring: Measuring | None) -> Preview:
 def other_budget(case: Case, decision: Decision) -> OtherBudget:
     """The plan for another budget, which measures nothing and believes what was measured for the first."""
     plan_s = min(case.planning_limit_s, decision.plan.budget.phases.plan_s)
-    near = _near(case, decision.plan.model.vocab_size)
+    near = replace(_near(case, decision.plan.model.vocab_size), pilots=decision.selection.pilots)
     try:
         plan = decide(near, None, plan_s=plan_s, known=decision.selection.measured).plan
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What the planner is handed: prices of models, measured steps, and what a vocabulary would cost on this text."""
+"""What the planner is handed: prices of models, measured steps, short trainings, and what a vocabulary would cost on this text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pufferfish.schema.plan import ModelPlan, TrainPlan
+from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
 
 
 class Price(Protocol):
@@ -37,6 +37,23 @@ class StepTime:
     is_kept: bool = False  # measured for an earlier plan
 
 
+@dataclass(frozen=True)
+class Pilot:
+    """A short training on the text, annealed to zero: what the loss law needs to forecast it, and what it reached."""
+
+    model: ModelPlan
+    tokens_per_step: int
+    num_steps: int
+    bytes_per_token: float
+    unique_bytes: float  # of the text that it read from
+    val_bpb: float
+
+    @property
+    def tokens(self) -> int:
+        """Read in all."""
+        return self.num_steps * self.tokens_per_step
+
+
 class Vocabulary(Protocol):
     """One vocabulary on this text and machine; see `data/survey.py`."""
 
@@ -52,3 +69,5 @@ class Vocabulary(Protocol):
 
 PriceOf = Callable[[ModelPlan, str], Price]  # a model and its attention kernel
 Measure = Callable[[ModelPlan, TrainPlan], StepTime]
+RunPilot = Callable[[ModelPlan, TrainPlan, float], Pilot | None]  # in so many seconds, building and validation among them; None where it came to nothing
+OpenPilots = Callable[[DataPlan, int], RunPilot]  # on the planned text, with so many bytes of it to learn from

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 IRREDUCIBLE = 0.387
 A, ALPHA = 0.0686, 0.359
@@ -24,6 +24,7 @@ BATCH_PENALTY = 0.026  # per squared e-fold away from the best batch
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
 LONE_LAYER = 0.16  # a single layer cannot look up what followed an earlier occurrence; from one run
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
+PILOT_SPREAD = 0.04  # the same of what short trainings say of a text: they read little, and are measured on a sample; a guess
 LAW = 3  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_BZ2_BPB = 1.63  # what bzip2 makes of the text that the constants were fitted on
@@ -57,6 +58,13 @@ class Experience:
     correction: float = 1.0  # of the law's bits per byte
     spread: float = math.hypot(SPREAD, OFFSET_SPREAD)  # of the corrected forecast, one standard deviation of its logarithm
     num_outcomes: int = 0
+
+    def with_pilots(self, log_errors: Sequence[float]) -> Experience:
+        """The same after short trainings. Short ones err in a way that they share, so that all of them together are one witness, with a spread of its own."""
+        offset, left = math.log(self.correction), self.spread**2 - SPREAD**2
+        weight = left / (left + PILOT_SPREAD**2)
+        offset += weight * (sum(log_errors) / len(log_errors) - offset)
+        return replace(self, correction=math.exp(offset), spread=math.sqrt(SPREAD**2 + (1 - weight) * left))
 
 
 def experience(log_errors: Sequence[float]) -> Experience:

@@ -1,18 +1,19 @@
-"""The strategy `measured`: price a grid, measure the most promising, take the smaller of near-equals."""
+"""The strategy `measured`: price a grid, measure the most promising, run pilots where there is time, take the smaller of near-equals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_count
-from pufferfish.plan import choose, scaling, space
+from pufferfish.plan import choose, pilot, scaling, space
 from pufferfish.plan.candidate import COMPILE_S, Candidate
 from pufferfish.plan.case import ENCODE_UNIT, WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.prices import Vocabulary
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import TrainParams
+from pufferfish.schema.plan import ModelPlan
 
 MARGIN = 1.15  # text encoded over what the plan expects to read
 LONGEST_CONTEXT = {"cpu": 512, "cuda": 2048}
@@ -26,21 +27,35 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
     vocabulary, expected_tokens = choose_vocabulary(case)
     situation = case.situation(plan_s=plan_s)
     models = space.models(case.params.model, [vocabulary.vocab_size], max_seq_len=_longest(case.hardware))
-    candidates, measured = choose.informed(choose.enumerate_candidates(situation, models, [vocabulary]), known), list[Candidate]()
+    candidates = choose.informed(choose.enumerate_candidates(situation, models, [vocabulary]), known)
+    train_bytes = _train_bytes(MARGIN * expected_tokens * vocabulary.bytes_per_token, case.text.unique_bytes)
+    pilots = [*case.pilots]
     if measuring:
         candidates, _ = choose.measure_best(
             candidates, measuring.measure, text=case.text, is_affordable=lambda each, number: _is_affordable(case, measuring, each, number)
         )
-        candidates, measured = _with_time_left(candidates, plan_s - measuring.spent_s() - WRITE_S)
-    best = choose.choose(candidates, text=case.text)
-    train_bytes = _train_bytes(MARGIN * expected_tokens * vocabulary.bytes_per_token, case.text.unique_bytes)
-    return Selection(best, candidates, measured, case.text, train_bytes)
+        candidates, flown = pilot.fly(case, measuring, situation, candidates, case.data_plan(vocabulary, train_bytes=train_bytes))
+        pilots.append(flown)
+        candidates = _with_known_steps(measuring, candidates, {each.model for several in pilots for each in several})
+        candidates = _with_time_left(candidates, plan_s - measuring.spent_s() - WRITE_S)
+    text, candidates = pilot.learn(case, pilots, candidates)
+    measured = [candidate for candidate in candidates if candidate.measured]
+    return Selection(choose.choose(candidates, text=text), candidates, measured, text, train_bytes, pilots)
 
 
-def _with_time_left(candidates: list[Candidate], left_s: float) -> tuple[list[Candidate], list[Candidate]]:
-    """All of them, and those measured, with the time that planning has left over of what it might have taken."""
-    candidates = [replace(candidate, loop_s=candidate.loop_s + left_s) for candidate in candidates]
-    return candidates, [candidate for candidate in candidates if candidate.measured]
+def _with_time_left(candidates: list[Candidate], left_s: float) -> list[Candidate]:
+    """With the time that planning has left over of what it might have taken."""
+    return [replace(candidate, loop_s=candidate.loop_s + left_s) for candidate in candidates]
+
+
+def _with_known_steps(measuring: Measuring, candidates: list[Candidate], piloted: Collection[ModelPlan]) -> list[Candidate]:
+    """Those that had a pilot once can be chosen again: their steps were measured then."""
+    return [
+        replace(each, measured=measuring.measure(each.model, each.train))
+        if not each.measured and each.model in piloted and measuring.is_known(each.model, each.train)
+        else each
+        for each in candidates
+    ]
 
 
 def choose_vocabulary(case: Case) -> tuple[Vocabulary, float]:
@@ -85,12 +100,13 @@ def _train_bytes(needed: float, unique_bytes: float) -> int:
 def search_reasons(case: Case, selection: Selection) -> list[str]:
     """Why this configuration, in sentences."""
     best, measured = selection.best, selection.measured
-    lowest = min(candidate.forecast(case.text) for candidate in selection.candidates)
+    lowest = min(candidate.forecast(selection.text) for candidate in selection.candidates)
     known = sum(candidate.measured.is_kept for candidate in measured if candidate.measured)
     steps = f"{len(measured)} measured" + (f" ({known} of them earlier; `pufferfish doctor --remeasure` forgets)" if known else "")
     return [
         f"{len(selection.candidates)} configurations priced, {steps}; the best forecast is {lowest:.4f}"
-        f" bits per byte, and of those within {choose.NEAR:.1%} of it the smallest was taken ({best.forecast(case.text):.4f})",
+        f" bits per byte, and of those within {choose.NEAR:.1%} of it the smallest was taken ({best.forecast(selection.text):.4f})",
+        *pilot.pilot_reasons(case, selection),
         _batch_reason(case, best),
         _compile_reason(case, selection),
     ]
@@ -111,6 +127,6 @@ def _compile_reason(case: Case, selection: Selection) -> str:
     cost = f"about {COMPILE_S[case.hardware.fingerprint.device]:.0f} s of the training time"
     if not others:
         return "not compiled: no compiler, or the compilation would take all the time"
-    other = min(candidate.forecast(case.text) for candidate in others)
+    other = min(candidate.forecast(selection.text) for candidate in others)
     word = "compiled" if best.train.is_compiled else "not compiled"
     return f"{word}: compilation takes {cost}, and the best forecast the other way is {other:.4f}"

@@ -99,7 +99,7 @@ class Forecast(Strict):
     val_bpb_low: float  # 80 % interval
     val_bpb_high: float
     law: int  # which version of the loss law made it
-    correction: float  # that it holds, from earlier trainings on this text; 1: there were none
+    correction: float  # that it holds, from earlier trainings on this text, short ones among them; 1: there were none
     is_free: bool  # nothing that decides the quality was pinned
     step_s: float
     tokens: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 from pufferfish.data.survey import train_bytes_after_split
 from pufferfish.model.price import decoder_price
@@ -13,15 +13,16 @@ from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, M
 from pufferfish.plan.choose import MEASURED_STEPS_S
 from pufferfish.plan.make import decide
 from pufferfish.plan.preview import make_preview
-from pufferfish.plan.prices import StepTime
+from pufferfish.plan.prices import RunPilot, StepTime
 from pufferfish.plan.scaling import LAW, Text, difficulty, experience
 from pufferfish.plan.space import VOCABULARIES
 from pufferfish.schema.experience import log_errors
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
-from pufferfish.schema.plan import ModelPlan, Plan, TrainPlan
+from pufferfish.schema.plan import DataPlan, ModelPlan, Plan, TrainPlan
 from pufferfish.schema.preview import Preview
 from pufferfish.train.known import KnownSteps, Tell, known_survey
+from pufferfish.train.known_pilots import KnownPilots
 
 LARGEST_VOCABULARY = {"cpu": 8_192, "cuda": 32_768}  # the head of a larger one costs more than it gives
 SMALL_CORPUS_BYTES = 1_000_000  # below this, vocabularies under 512 are surveyed too
@@ -29,35 +30,52 @@ SMALL_CORPUS_BYTES = 1_000_000  # below this, vocabularies under 512 are surveye
 
 def plan_here(params: Params, hardware: Hardware, corpus: Corpus, *, spent_s: Callable[[], float], tell: Tell = print) -> Plan:
     """Survey the text, price and measure on this machine, choose. Raises UserError as `decide` and `survey` do."""
-    case = case_here(params, hardware, corpus, here=hardware, tell=tell)
-    return decide(case, measuring_here(hardware, spent_s=spent_s, tell=tell)).plan
+    pilots = pilots_here(params, hardware, corpus, tell=tell)
+    case = case_here(params, hardware, corpus, here=hardware, pilots=pilots, tell=tell)
+    return decide(case, measuring_here(hardware, pilots, spent_s=spent_s, tell=tell)).plan
 
 
 def preview_here(params: Params, here: Hardware, corpus: Corpus, *, other: Hardware | None, spent_s: Callable[[], float], tell: Tell) -> Preview:
     """The plan with its surroundings, for this machine, `here`, or from predictions alone for an `other` one. Raises UserError as `plan_here` does."""
-    case = case_here(params, other or here, corpus, here=here, tell=tell)
+    pilots = pilots_here(params, other or here, corpus, tell=tell)
+    case = case_here(params, other or here, corpus, here=here, pilots=pilots, tell=tell)
     case = replace(case, price_of=cache(case.price_of))  # the same models are priced for several budgets
-    return make_preview(case, None if other else measuring_here(here, spent_s=spent_s, tell=tell))
+    return make_preview(case, None if other else measuring_here(here, pilots, spent_s=spent_s, tell=tell))
 
 
-def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardware, tell: Tell) -> Case:
+def pilots_here(params: Params, hardware: Hardware, corpus: Corpus, *, tell: Tell) -> KnownPilots | None:
+    """The short trainings that this text had; None where none are wished for, or nothing is chosen by forecasts."""
+    is_wanted = params.plan.pilots == "auto" and params.plan.strategy == "measured"
+    return KnownPilots(params, hardware, corpus, tell=tell) if is_wanted else None
+
+
+def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardware, pilots: KnownPilots | None, tell: Tell) -> Case:
     """What to plan for on the machine `hardware`, with the text surveyed on this one, `here`."""
     vocabularies, bz2_bpb = known_survey(params.data, corpus, _vocab_sizes(params, hardware, corpus), here, tell=tell)
     unique_bytes = train_bytes_after_split(corpus, validation_share=VALIDATION_SHARE, max_validation_bytes=MAX_VALIDATION_BYTES)
     text = Text(unique_bytes, difficulty(bz2_bpb), experience(log_errors(corpus, seed=params.data.seed, law=LAW)))
-    return Case(params, hardware, corpus, vocabularies, text, price_of=lambda model, attention: decoder_price(model, attention=attention))
+    rounds = pilots.rounds if pilots else []
+    return Case(params, hardware, corpus, vocabularies, text, price_of=lambda model, attention: decoder_price(model, attention=attention), pilots=rounds)
 
 
-def measuring_here(hardware: Hardware, *, spent_s: Callable[[], float], tell: Tell) -> Measuring:
-    """Real steps, each configuration measured once on this machine."""
+def measuring_here(hardware: Hardware, pilots: KnownPilots | None, *, spent_s: Callable[[], float], tell: Tell) -> Measuring:
+    """Real steps, each configuration measured once on this machine, and short trainings, once for the same wishes."""
     steps = KnownSteps(hardware, _measure, tell=tell)
-    return Measuring(steps.measure, spent_s, steps.is_known)
+    open_pilots = pilots.keeping(partial(_open_pilots, tell=tell)) if pilots and not pilots.has_own else None
+    return Measuring(steps.measure, spent_s, steps.is_known, open_pilots)
 
 
 def _measure(model: ModelPlan, plan: TrainPlan) -> StepTime:
     from pufferfish.train.measure import measure_steps  # torch arrives here, and not where every step is known
 
     return measure_steps(model, plan, limit_s=MEASURED_STEPS_S)
+
+
+def _open_pilots(data: DataPlan, sample_bytes: int, *, tell: Tell) -> RunPilot:
+    from pufferfish.train.pilot import read_text, run_pilot  # torch arrives here
+
+    text = read_text(data, sample_bytes)
+    return lambda model, plan, limit_s: run_pilot(text, model, plan, limit_s=limit_s, tell=tell)
 
 
 def _vocab_sizes(params: Params, hardware: Hardware, corpus: Corpus) -> list[int]:

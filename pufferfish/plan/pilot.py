@@ -1,0 +1,174 @@
+"""Pilots: short trainings on the text itself, each annealed to zero, that correct the loss law before the choice.
+
+All run for the same time, so that they compare what matters: what a shape reaches by then. Their mean error says how far the law is off on this text, and what
+each is off from that mean says which shapes the law favours wrongly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pufferfish.base.units import format_count
+from pufferfish.plan import recipe, scaling, speed
+from pufferfish.plan.budget import EVALUATED_PER_TRAINED
+from pufferfish.plan.candidate import BATCH_CHOICES, FEWEST_STEPS, Candidate, Situation, by_law, fitted, whole_tokens_per_step
+from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
+from pufferfish.plan.choose import KERNEL, choose, distance, measurement_s
+from pufferfish.plan.prices import Pilot
+from pufferfish.plan.scaling import Text
+from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
+
+# Guesses, but for what follows from them.
+FEWEST_S = 8.0  # of planning left over: reading the text and its tokenizer take 2 to 4 of them, and the shortest pilot the rest
+SHORTEST_S, LONGEST_S = 4.0, 20.0  # a pilot: shorter ones are mostly warm-up, longer ones take more from the training than they tell
+MOST = 4
+USED_SHARE = 0.95  # of the time left over
+STEPS_SHARE, EVALUATED_SHARE = 0.75, 0.15  # of a pilot's time: steps, and validation; the rest is building and a first step
+ENCODED_SHARE = 0.15  # of the time left over: where the text would take longer to encode, pilots read it again
+LEAST_SAMPLE_BYTES = 1_000_000  # enough for their tokenizer, as for the survey
+MEASURED_SHARE = 0.1  # of the time left over, for measuring the steps of one more candidate
+WORTH = 0.03  # behind the best forecast: more is not made up by pilots
+APART = 0.45  # e-folds between the shapes of two pilots: more than a step of the grid
+CARRIED = 0.5  # of a difference between short trainings, for long ones: some is chance, and some is gone with more text
+
+
+def fly(case: Case, measuring: Measuring, situation: Situation, candidates: list[Candidate], data: DataPlan) -> tuple[list[Candidate], list[Pilot]]:
+    """Pilots of the most promising candidates that differ: the candidates, those with a pilot measured, and what the pilots reached.
+
+    None where planning has no time left for them, or where a plan like this had them.
+    """
+
+    def left_s() -> float:
+        return USED_SHARE * (case.planning_limit_s - WRITE_S - measuring.spent_s())
+
+    if measuring.open_pilots is None or left_s() < FEWEST_S:
+        return candidates, []
+    affordable_s = MEASURED_SHARE * left_s()
+    picks = diverse([each for each in candidates if each.measured or _is_quickly_measured(each, affordable_s)], case.text)[: _number(left_s())]
+    candidates, picks = _measured(measuring, candidates, picks)
+    sample_bytes = _sample_bytes(picks, left_s())
+    run = measuring.open_pilots(data, sample_bytes)
+    if not (num := _number(left_s())):
+        return candidates, []
+    limit_s = min(LONGEST_S, left_s() / min(num, len(picks)))
+    found = []
+    for model, train in orders(case, situation, picks[:num], limit_s):
+        pilot = run(model, train, limit_s) if left_s() > limit_s / 2 else None  # another one took too long
+        found += [pilot] if pilot else []
+    return candidates, found
+
+
+def _number(left_s: float) -> int:
+    return min(MOST, int(left_s / SHORTEST_S))
+
+
+def _is_quickly_measured(candidate: Candidate, limit_s: float) -> bool:
+    return not candidate.train.is_compiled and measurement_s(candidate) <= limit_s
+
+
+def diverse(candidates: Sequence[Candidate], text: Text) -> list[Candidate]:
+    """The one that would be chosen, and the best of others, as far as they differ from each other in shape or context and could still win."""
+    picks = [choose(list(candidates), text=text)]
+    bound = (1 + WORTH) * picks[0].forecast(text)
+    for each in sorted(candidates, key=lambda candidate: candidate.forecast(text)):
+        if each.forecast(text) <= bound and all(distance(each.model, pick.model) > APART for pick in picks):
+            picks.append(each)
+    return picks
+
+
+def _measured(measuring: Measuring, candidates: list[Candidate], picks: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    """Both with the picks measured, so that one of them can be chosen; what does not fit into memory is left out of both."""
+    known = {id(pick): pick if pick.measured else replace(pick, measured=measuring.measure(pick.model, pick.train)) for pick in picks}
+    candidates = [known.get(id(each), each) for each in candidates]
+    return [each for each in candidates if not each.measured or each.measured.fits], [each for each in known.values() if each.measured and each.measured.fits]
+
+
+def _sample_bytes(picks: Sequence[Candidate], left_s: float) -> int:
+    """Text that the quickest pilot reads once, or what can be encoded in its share of the time."""
+    vocabulary = picks[0].vocabulary
+    tokens_per_s = max(pick.train.tokens_per_step / pick.step_s for pick in picks)
+    read = min(LONGEST_S, left_s / len(picks)) * STEPS_SHARE * tokens_per_s * vocabulary.bytes_per_token
+    return max(LEAST_SAMPLE_BYTES, int(min(read, 1e6 * ENCODED_SHARE * left_s / vocabulary.encode_s_per_mb)))
+
+
+def orders(case: Case, situation: Situation, picks: Sequence[Candidate], limit_s: float) -> list[tuple[ModelPlan, TrainPlan]]:
+    """What is trained for so many seconds; without those that would get too few steps. All are measured on as many tokens."""
+    wanted = [(pick.model, train) for pick in picks if (train := _order(case, situation, pick, limit_s))]
+    trained = min((train.num_steps * train.tokens_per_step for _, train in wanted), default=0)
+    evaluated = int(trained * EVALUATED_PER_TRAINED * EVALUATED_SHARE / STEPS_SHARE)
+    return [(model, train.model_copy(update={"eval_tokens": max(model.seq_len, evaluated)})) for model, train in wanted]
+
+
+def _order(case: Case, situation: Situation, pick: Candidate, limit_s: float) -> TrainPlan | None:
+    """Never compiled, which would take too long, with the batch that promises most in the time."""
+    wanted = scaling.best_tokens_per_step(STEPS_SHARE * limit_s * pick.train.tokens_per_step / pick.step_s)
+    batches = {whole_tokens_per_step(situation, pick.model, factor * wanted) for factor in BATCH_CHOICES}
+    found = [train for each in sorted(batches) if (train := _with_batch(case, situation, pick, each, limit_s)) and train.num_steps >= FEWEST_STEPS]
+    return min(found, key=lambda train: _expected(case, pick, train), default=None)
+
+
+def _with_batch(case: Case, situation: Situation, pick: Candidate, tokens_per_step: int, limit_s: float) -> TrainPlan | None:
+    train = fitted(situation, pick.model, pick.price, tokens_per_step=tokens_per_step, loop_s=limit_s, is_compiled=False)
+    if train is None:
+        return None
+    step_s = speed.step_seconds(case.machine, pick.price, pick.model, train) * pick.step_s / pick.predicted_step_s
+    num_steps = int(STEPS_SHARE * limit_s / step_s)
+    timed = {"clock": "deadline", "num_steps": num_steps}  # whatever the training is
+    return case.train_plan(pick.model, train, num_steps=num_steps, train_s=limit_s, epochs=0.0).model_copy(update=timed)
+
+
+def _expected(case: Case, pick: Candidate, train: TrainPlan) -> float:
+    tokens, bytes_per_token = train.num_steps * train.tokens_per_step, pick.vocabulary.bytes_per_token
+    return by_law(pick.model, pick.price, case.text, tokens=tokens, tokens_per_step=train.tokens_per_step, bytes_per_token=bytes_per_token)
+
+
+def learn(case: Case, rounds: Sequence[Sequence[Pilot]], candidates: list[Candidate]) -> tuple[Text, list[Candidate]]:
+    """The text with what all pilots say of it, and the candidates with what the pilots near to them say of their shapes."""
+    errors = [[(pilot.model, log_error(case, pilot)) for pilot in pilots] for pilots in rounds if pilots]
+    if not errors:
+        return case.text, candidates
+    text = replace(case.text, experience=case.text.experience.with_pilots([error for each in errors for _, error in each]))
+    deviations = [(model, error - _mean(each)) for each in errors for model, error in each]  # only from those of the same time
+    return text, [replace(candidate, learned=math.exp(CARRIED * _near(candidate.model, deviations))) for candidate in candidates]
+
+
+def log_error(case: Case, pilot: Pilot) -> float:
+    """Logarithm of what it reached over what the bare law says of its own tokens, batch and text."""
+    price = case.price_of(pilot.model, recipe.attention_for(case.hardware.fingerprint.device, pilot.model.seq_len))
+    text = Text(pilot.unique_bytes, case.text.difficulty)
+    return math.log(
+        pilot.val_bpb / by_law(pilot.model, price, text, tokens=pilot.tokens, tokens_per_step=pilot.tokens_per_step, bytes_per_token=pilot.bytes_per_token)
+    )
+
+
+def _mean(errors: Sequence[tuple[ModelPlan, float]]) -> float:
+    return sum(error for _, error in errors) / len(errors)
+
+
+def _near(model: ModelPlan, deviations: Sequence[tuple[ModelPlan, float]]) -> float:
+    """The mean of those near in shape (a Gaussian kernel), fading to nothing where there are none."""
+    weighted = [(math.exp(-((distance(model, other) / KERNEL) ** 2)), deviation) for other, deviation in deviations]
+    return sum(weight * deviation for weight, deviation in weighted) / max(1.0, sum(weight for weight, _ in weighted))
+
+
+def pilot_reasons(case: Case, selection: Selection) -> list[str]:
+    """What pilots did and changed, in sentences."""
+    rounds = [pilots for pilots in selection.pilots if pilots]
+    if not rounds:
+        return []
+    reached = "; ".join(f"{_shape(pilot.model)} reached {pilot.val_bpb:.3f} after {format_count(pilot.tokens)} tokens" for pilot in rounds[-1])
+    number = sum(map(len, rounds))
+    before, after = case.text.experience, selection.text.experience
+    without = choose([replace(each, learned=1.0) for each in selection.candidates], text=case.text)
+    change = "the choice is the same" if without.model == selection.best.model else f"the choice would have been {_shape(without.model)} without them"
+    return [
+        f"{number} pilot{'s' if number > 1 else ''}, short trainings on this text, the last: {reached}",
+        f"by {'them' if number > 1 else 'it'} the law is off by {after.correction / before.correction - 1:+.1%} on this text"
+        f" and by {selection.best.learned - 1:+.1%} more for what was chosen; {change}",
+    ]
+
+
+def _shape(model: ModelPlan) -> str:
+    return f"{model.num_layers} x {model.d_model} with a context of {model.seq_len}"
