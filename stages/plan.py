@@ -17,11 +17,14 @@ def main() -> None:
     params, hardware, corpus = Params.load(paths.PARAMS), Hardware.load(paths.HARDWARE), Corpus.load(paths.CORPUS)
     ensure_runtime(hardware.fingerprint.num_threads)
 
-    from pufferfish.track.spool import spool_stage
-    from pufferfish.train.planning import plan_here  # numpy arrives here, once the user's part is known to be right, and torch where a step is measured
-    from pufferfish.ui.tables import plan_text
+    from pufferfish.train.beside import measuring
 
-    plan = plan_here(params, hardware, corpus, spent_s=lambda: clock.now_s() - started_s)
+    with measuring(hardware) as measure:  # the user's part is known to be right: torch arrives in a process beside this one, and numpy here
+        from pufferfish.track.spool import spool_stage
+        from pufferfish.train.planning import plan_here
+        from pufferfish.ui.tables import plan_text
+
+        plan = plan_here(params, hardware, corpus, measure=measure, spent_s=lambda: clock.now_s() - started_s)
     plan.save(paths.PLAN)
     print(plan_text(plan, hardware))
     spool_stage("plan", params=params.model_dump(), metrics=plan.forecast.model_dump(), artifacts=[paths.PLAN], tags={"hardware": hardware.identity})

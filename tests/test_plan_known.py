@@ -25,7 +25,6 @@ class Workshop:
         self.hardware, self.surveys, self.measured, self.said = MACHINES[machine], 0, [], []
         self.real_survey, self.spent_s = known.survey, 1.0
         monkeypatch.setattr(known, "survey", self.survey)
-        monkeypatch.setattr(planning, "_measure", self.measure)
 
     def survey(self, *arguments):
         """Takes another time whenever it is called."""
@@ -43,7 +42,7 @@ class Workshop:
         wishes = {"data": {"source": "text", "path": "lines.txt", "vocab_size": 512}, "model": {"seq_len": 128}}
         params = Params.model_validate({**wishes, **sections, "train": {"compile": False, **sections.get("train", {})}})
         corpus = inspect_corpus(params.data)
-        return planning.plan_here(params, hardware or self.hardware, corpus, spent_s=lambda: self.spent_s, tell=self.said.append)
+        return planning.plan_here(params, hardware or self.hardware, corpus, measure=self.measure, spent_s=lambda: self.spent_s, tell=self.said.append)
 
 
 def write_lines(seed=0):
@@ -127,9 +126,9 @@ def test_where_every_step_is_known_torch_is_not_needed():
 
 
 def test_memory_that_ran_out_is_not_kept(workshop, monkeypatch):
-    monkeypatch.setattr(planning, "_measure", lambda model, train: StepTime(0.0, 0, 0.1, fits=False))
-    with pytest.raises(UserError, match="no model fits into memory"):
-        workshop.plan()
-    monkeypatch.setattr(planning, "_measure", workshop.measure)
+    with monkeypatch.context() as full:
+        full.setattr(workshop, "measure", lambda model, train: StepTime(0.0, 0, 0.1, fits=False))
+        with pytest.raises(UserError, match="no model fits into memory"):
+            workshop.plan()
     workshop.plan()
     assert workshop.measured

@@ -182,7 +182,7 @@ def measured_place(workplace, monkeypatch):
     def measure(model, train):
         return StepTime(step_seconds(Machine(MACHINES["server"]), price_of(model, train.attention), model, train), 10**9, 0.1)
 
-    monkeypatch.setattr(planning, "_measure", measure)
+    monkeypatch.setattr(planning, "measure_here", measure)
     return workplace
 
 
@@ -238,7 +238,7 @@ def test_remarks_do_not_spoil_the_json(measured_place, capsys):
 
 
 def test_the_file_of_another_machine_is_planned_for(measured_place, monkeypatch, capsys):
-    monkeypatch.setattr(planning, "_measure", lambda model, train: pytest.fail("measured here for a machine that is not here"))
+    monkeypatch.setattr(planning, "measure_here", lambda model, train: pytest.fail("measured here for a machine that is not here"))
     assert Hardware.load(OTHER_MACHINE) == MACHINES["gpu of 4 GB"]
     assert cli.main(["plan", "--machine", str(OTHER_MACHINE), "--json"]) == 0
     shown = Preview.model_validate_json(capsys.readouterr().out)

@@ -12,6 +12,7 @@ from pufferfish.plan.prices import StepTime
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import DataParams
 from pufferfish.schema.plan import ModelPlan, TrainPlan
+from pufferfish.train.beside import MeasureSteps, steps_question
 
 SAMPLE_BYTES = 1_000_000
 OF_TRAINING = (  # what of a training plan changes the pace
@@ -42,9 +43,9 @@ def _read_survey(answer: Any) -> tuple[list[VocabularySurvey], float]:
 class KnownSteps:
     """Real steps on this machine, each configuration measured once."""
 
-    def __init__(self, hardware: Hardware, measure: Callable[[ModelPlan, TrainPlan], StepTime], *, tell: Tell) -> None:
+    def __init__(self, hardware: Hardware, measure: MeasureSteps, *, tell: Tell) -> None:
         self._measure, self._tell = measure, tell
-        self._question = {"machine": hardware.identity}
+        self._question = steps_question(hardware)
         self._steps = memo.recall("steps", self._question, _read_steps, tell=tell) or {}
 
     def is_known(self, model: ModelPlan, train: TrainPlan) -> bool:

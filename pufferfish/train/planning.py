@@ -10,17 +10,17 @@ from pufferfish.data.survey import train_bytes_after_split
 from pufferfish.model.price import decoder_price
 from pufferfish.plan import table
 from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, Measuring
-from pufferfish.plan.choose import MEASURED_STEPS_S
 from pufferfish.plan.make import decide
 from pufferfish.plan.preview import make_preview
-from pufferfish.plan.prices import RunPilot, StepTime
+from pufferfish.plan.prices import RunPilot
 from pufferfish.plan.scaling import LAW, Text, difficulty, experience
 from pufferfish.plan.space import VOCABULARIES
 from pufferfish.schema.experience import log_errors
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
-from pufferfish.schema.plan import DataPlan, ModelPlan, Plan, TrainPlan
+from pufferfish.schema.plan import DataPlan, Plan
 from pufferfish.schema.preview import Preview
+from pufferfish.train.beside import MeasureSteps, measure_here
 from pufferfish.train.known import KnownSteps, Tell, known_survey
 from pufferfish.train.known_pilots import KnownPilots
 
@@ -28,11 +28,11 @@ LARGEST_VOCABULARY = {"cpu": 8_192, "cuda": 32_768}  # the head of a larger one 
 SMALL_CORPUS_BYTES = 1_000_000  # below this, vocabularies under 512 are surveyed too
 
 
-def plan_here(params: Params, hardware: Hardware, corpus: Corpus, *, spent_s: Callable[[], float], tell: Tell = print) -> Plan:
+def plan_here(params: Params, hardware: Hardware, corpus: Corpus, *, measure: MeasureSteps, spent_s: Callable[[], float], tell: Tell = print) -> Plan:
     """Survey the text, price and measure on this machine, choose. Raises UserError as `decide` and `survey` do."""
     pilots = pilots_here(params, hardware, corpus, tell=tell)
     case = case_here(params, hardware, corpus, here=hardware, pilots=pilots, tell=tell)
-    return decide(case, measuring_here(hardware, pilots, spent_s=spent_s, tell=tell)).plan
+    return decide(case, measuring_here(hardware, measure, pilots, spent_s=spent_s, tell=tell)).plan
 
 
 def preview_here(params: Params, here: Hardware, corpus: Corpus, *, other: Hardware | None, spent_s: Callable[[], float], tell: Tell) -> Preview:
@@ -40,7 +40,7 @@ def preview_here(params: Params, here: Hardware, corpus: Corpus, *, other: Hardw
     pilots = pilots_here(params, other or here, corpus, tell=tell)
     case = case_here(params, other or here, corpus, here=here, pilots=pilots, tell=tell)
     case = replace(case, price_of=cache(case.price_of))  # the same models are priced for several budgets
-    return make_preview(case, None if other else measuring_here(here, pilots, spent_s=spent_s, tell=tell))
+    return make_preview(case, None if other else measuring_here(here, measure_here, pilots, spent_s=spent_s, tell=tell))
 
 
 def pilots_here(params: Params, hardware: Hardware, corpus: Corpus, *, tell: Tell) -> KnownPilots | None:
@@ -58,17 +58,11 @@ def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardw
     return Case(params, hardware, corpus, vocabularies, text, price_of=lambda model, attention: decoder_price(model, attention=attention), pilots=rounds)
 
 
-def measuring_here(hardware: Hardware, pilots: KnownPilots | None, *, spent_s: Callable[[], float], tell: Tell) -> Measuring:
+def measuring_here(hardware: Hardware, measure: MeasureSteps, pilots: KnownPilots | None, *, spent_s: Callable[[], float], tell: Tell) -> Measuring:
     """Real steps, each configuration measured once on this machine, and short trainings, once for the same wishes."""
-    steps = KnownSteps(hardware, _measure, tell=tell)
+    steps = KnownSteps(hardware, measure, tell=tell)
     open_pilots = pilots.keeping(partial(_open_pilots, tell=tell)) if pilots and not pilots.has_own else None
     return Measuring(steps.measure, spent_s, steps.is_known, open_pilots)
-
-
-def _measure(model: ModelPlan, plan: TrainPlan) -> StepTime:
-    from pufferfish.train.measure import measure_steps  # torch arrives here, and not where every step is known
-
-    return measure_steps(model, plan, limit_s=MEASURED_STEPS_S)
 
 
 def _open_pilots(data: DataPlan, sample_bytes: int, *, tell: Tell) -> RunPilot:
