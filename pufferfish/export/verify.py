@@ -5,7 +5,6 @@ B batch, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,21 +58,9 @@ class Comparison:
 def verify_hf(folder: Path, model: Decoder, tokenizer: Tokenizer, *, tokens_N: np.ndarray, documents: list[str], has_code: bool) -> Comparison:
     """Load `folder` with AutoModelForCausalLM and AutoTokenizer and compare with our model (float32, CPU) and tokenizer.
 
-    `has_code` lets the folder's own code run. Raises ExportMismatch with the details. The import of transformers is most of the time (2 s), and its users pay
+    `has_code` lets the folder's own code run. Raises ExportMismatch with the details. The import of transformers is most of the time (3 s), and its users pay
     the same.
     """
-    with collecting_no_garbage():
-        their_tokenizer, theirs, info = load_theirs(folder, has_code=has_code)
-    texts = [*HARD_TEXTS, *spread_lines(documents)]
-    compare_tokens(their_tokenizer, tokenizer, texts)
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info[kind]:
-            raise ExportMismatch(f"{kind} in the exported weights: {sorted(map(str, info[kind]))[:5]}")
-    return Comparison(max_logit_difference=compare_logits(theirs, model, tokens_N), num_texts=len(texts))
-
-
-def load_theirs(folder: Path, *, has_code: bool) -> tuple[object, torch.nn.Module, dict[str, list[str]]]:
-    """Tokenizer, model, and what was found in the weights. Raises ExportMismatch where transformers cannot load the folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -81,23 +68,16 @@ def load_theirs(folder: Path, *, has_code: bool) -> tuple[object, torch.nn.Modul
     where = {"local_files_only": True, "trust_remote_code": has_code}
     try:
         with code_copied_in_passing():
-            tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-            model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **where)
+            their_tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+            theirs, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **where)
     except (OSError, ValueError, RuntimeError) as error:
         raise ExportMismatch(f"transformers cannot load the export: {error}") from error
-    return tokenizer, model, info
-
-
-@contextmanager
-def collecting_no_garbage() -> Iterator[None]:
-    """An import of 1,600 modules makes no garbage, but looking for it again and again took a fifth of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    texts = [*HARD_TEXTS, *spread_lines(documents)]
+    compare_tokens(their_tokenizer, tokenizer, texts)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[kind]:
+            raise ExportMismatch(f"{kind} in the exported weights: {sorted(map(str, info[kind]))[:5]}")
+    return Comparison(max_logit_difference=compare_logits(theirs, model, tokens_N), num_texts=len(texts))
 
 
 @contextmanager
