@@ -130,6 +130,13 @@ def test_text_that_takes_too_long_to_read_leaves_no_pilot():
     assert (len(place.opened), place.flown) == (1, [])
 
 
+def test_no_text_is_read_where_no_pilot_would_get_enough_steps():
+    place = Place()
+    place.planner.slowness = 8.0
+    place.decide()
+    assert (place.opened, place.flown) == ([], [])
+
+
 @pytest.mark.parametrize("time", ["6m", "10m", "30m", "2h"])
 def test_pilots_stay_within_the_share_of_planning(time):
     place = Place()

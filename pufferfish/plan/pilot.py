@@ -28,6 +28,7 @@ USED_SHARE = 0.95  # of the time left over
 STEPS_SHARE, EVALUATED_SHARE = 0.75, 0.15  # of a pilot's time: steps, and validation; the rest is building and a first step
 ENCODED_SHARE = 0.15  # of the time left over: where the text would take longer to encode, pilots read it again
 LEAST_SAMPLE_BYTES = 1_000_000  # enough for their tokenizer, as for the survey
+SPARE_STEPS = 1.2  # times as many as a pilot must have made to count, in case the machine becomes slower
 MEASURED_SHARE = 0.1  # of the time left over, for measuring the steps of one more candidate
 WORTH = 0.03  # behind the best forecast: more is not made up by pilots
 APART = 0.45  # e-folds between the shapes of two pilots: more than a step of the grid
@@ -46,21 +47,20 @@ def fly(case: Case, measuring: Measuring, situation: Situation, candidates: list
     if measuring.open_pilots is None or left_s() < FEWEST_S:
         return candidates, []
     affordable_s = MEASURED_SHARE * left_s()
-    picks = diverse([each for each in candidates if each.measured or _is_quickly_measured(each, affordable_s)], case.text)[: _number(left_s())]
+    picks = diverse([each for each in candidates if each.measured or _is_quickly_measured(each, affordable_s)], case.text)[: _most(left_s())]
     candidates, picks = _measured(measuring, candidates, picks)
-    sample_bytes = _sample_bytes(picks, left_s())
-    run = measuring.open_pilots(data, sample_bytes)
-    if not (num := _number(left_s())):
+    if not divided(case, situation, picks, left_s())[0]:
         return candidates, []
-    limit_s = min(LONGEST_S, left_s() / min(num, len(picks)))
+    run = measuring.open_pilots(data, _sample_bytes(picks, left_s()))
+    wanted, limit_s = divided(case, situation, picks, left_s())
     found = []
-    for model, train in orders(case, situation, picks[:num], limit_s):
+    for model, train in wanted:
         pilot = run(model, train, limit_s) if left_s() > limit_s / 2 else None  # another one took too long
         found += [pilot] if pilot else []
     return candidates, found
 
 
-def _number(left_s: float) -> int:
+def _most(left_s: float) -> int:
     return min(MOST, int(left_s / SHORTEST_S))
 
 
@@ -93,6 +93,15 @@ def _sample_bytes(picks: Sequence[Candidate], left_s: float) -> int:
     return max(LEAST_SAMPLE_BYTES, int(min(read, 1e6 * ENCODED_SHARE * left_s / vocabulary.encode_s_per_mb)))
 
 
+def divided(case: Case, situation: Situation, picks: Sequence[Candidate], left_s: float) -> tuple[list[tuple[ModelPlan, TrainPlan]], float]:
+    """What is trained, and for how many seconds each: as many of the first picks as all get enough steps."""
+    for num in range(min(len(picks), _most(left_s)), 0, -1):
+        limit_s = min(LONGEST_S, left_s / num)
+        if len(wanted := orders(case, situation, picks[:num], limit_s)) == num:
+            return wanted, limit_s
+    return [], 0.0
+
+
 def orders(case: Case, situation: Situation, picks: Sequence[Candidate], limit_s: float) -> list[tuple[ModelPlan, TrainPlan]]:
     """What is trained for so many seconds; without those that would get too few steps. All are measured on as many tokens."""
     wanted = [(pick.model, train) for pick in picks if (train := _order(case, situation, pick, limit_s))]
@@ -105,7 +114,9 @@ def _order(case: Case, situation: Situation, pick: Candidate, limit_s: float) ->
     """Never compiled, which would take too long, with the batch that promises most in the time."""
     wanted = scaling.best_tokens_per_step(STEPS_SHARE * limit_s * pick.train.tokens_per_step / pick.step_s)
     batches = {whole_tokens_per_step(situation, pick.model, factor * wanted) for factor in BATCH_CHOICES}
-    found = [train for each in sorted(batches) if (train := _with_batch(case, situation, pick, each, limit_s)) and train.num_steps >= FEWEST_STEPS]
+    found = [
+        train for each in sorted(batches) if (train := _with_batch(case, situation, pick, each, limit_s)) and train.num_steps >= SPARE_STEPS * FEWEST_STEPS
+    ]
     return min(found, key=lambda train: _expected(case, pick, train), default=None)
 
 
