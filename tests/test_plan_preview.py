@@ -168,10 +168,11 @@ def test_the_text_is_complete_and_not_too_wide(machine):
 
 @pytest.fixture
 def measured_place(workplace, monkeypatch):
-    """A checkout whose machine is known, and whose steps are made up."""
+    """A checkout whose machine is known, whose steps are made up, and where nothing is trained."""
     Path("lines.txt").write_text("".join(f"{number} lines of a text that is made up, {number % 77} and {number % 13}\n" for number in range(9000)))
     sections = {name: {} for name in Params.model_fields}
     sections |= {"data": {"source": "text", "path": "lines.txt"}, "model": {"seq_len": 128, "d_model": 64}, "train": {"compile": False}}
+    sections["plan"] = {"pilots": False}
     paths.PARAMS.write_text(json.dumps(sections))
     server = MACHINES["server"]
     monkeypatch.setattr(probe, "identify_here", lambda params: Identity(server.fingerprint, server.usable_memory_bytes, []))
