@@ -32,7 +32,7 @@ class Place:
     """A made-up machine and text on which pilots reach what `error` says of the model, over the law's forecast."""
 
     def __init__(self, error=lambda model: 0.0, *, kept=(), reading_s=READING_S, **wishes):
-        self.planner, self.error, self.reading_s = Planner("server"), error, reading_s
+        self.planner, self.error, self.reading_s = Planner("H200", num_bytes=10**10), error, reading_s
         self.kept, self.wishes = kept, {"data": {"vocab_size": 2048}, "train": {"compile": False}, **wishes}
         self.opened, self.flown = [], []
 
@@ -156,7 +156,7 @@ def test_pilots_differ_have_the_same_time_and_text_and_follow_the_recipe():
         assert all(pilot.distance(model, other) > pilot.APART for other in models[:number])
     for train in trains:
         assert (train.clock, train.is_compiled) == ("deadline", False)
-        assert 0.4 <= train.tokens_per_step / scaling.best_tokens_per_step(train.num_steps * train.tokens_per_step) <= 2.5
+        assert 0.2 < train.tokens_per_step / scaling.best_tokens_per_step(train.num_steps * train.tokens_per_step) < 5
         assert train.num_steps >= candidate.FEWEST_STEPS
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pufferfish.base.units import format_count
 from pufferfish.plan import recipe, scaling, speed
 from pufferfish.plan.budget import EVALUATED_PER_TRAINED
-from pufferfish.plan.candidate import BATCH_CHOICES, FEWEST_STEPS, Candidate, Situation, by_law, fitted, whole_tokens_per_step
+from pufferfish.plan.candidate import FEWEST_STEPS, Candidate, Situation, by_law, fitted, whole_tokens_per_step
 from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.choose import KERNEL, choose, distance, measurement_s
 from pufferfish.plan.prices import Pilot
@@ -28,6 +28,7 @@ USED_SHARE = 0.95  # of the time left over
 STEPS_SHARE, EVALUATED_SHARE = 0.75, 0.15  # of a pilot's time: steps, and validation; the rest is building and a first step
 ENCODED_SHARE = 0.15  # of the time left over: where the text would take longer to encode, pilots read it again
 LEAST_SAMPLE_BYTES = 1_000_000  # enough for their tokenizer, as for the survey
+BATCHES = (0.125, 0.25, 0.5, 1.0)  # times the best at the pace of the long training, whose larger steps are cheaper by the token
 SPARE_STEPS = 1.2  # times as many as a pilot must have made to count, in case the machine becomes slower
 MEASURED_SHARE = 0.1  # of the time left over, for measuring the steps of one more candidate
 WORTH = 0.03  # behind the best forecast: more is not made up by pilots
@@ -113,7 +114,7 @@ def orders(case: Case, situation: Situation, picks: Sequence[Candidate], limit_s
 def _order(case: Case, situation: Situation, pick: Candidate, limit_s: float) -> TrainPlan | None:
     """Never compiled, which would take too long, with the batch that promises most in the time."""
     wanted = scaling.best_tokens_per_step(STEPS_SHARE * limit_s * pick.train.tokens_per_step / pick.step_s)
-    batches = {whole_tokens_per_step(situation, pick.model, factor * wanted) for factor in BATCH_CHOICES}
+    batches = {whole_tokens_per_step(situation, pick.model, factor * wanted) for factor in BATCHES}
     found = [
         train for each in sorted(batches) if (train := _with_batch(case, situation, pick, each, limit_s)) and train.num_steps >= SPARE_STEPS * FEWEST_STEPS
     ]
