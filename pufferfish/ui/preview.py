@@ -15,6 +15,7 @@ TERMS = {  # of memory, in words
     "process": "process and libraries",
     "weights": "weights that compute",
     "masters": "master weights",
+    "average": "average of the weights",
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "activations": "activations",
