@@ -63,7 +63,7 @@ def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_
         num_params=10**5,
         flops_per_token=6e5,
     )
-    budget = BudgetPlan(total_s=22, reserve_s=11, phases=phases)
+    budget = BudgetPlan(total_s=22, reserve_s=11, unused_s=0, phases=phases)
     return Plan(hardware="h0", budget=budget, data=data, model=model, train=train, forecast=forecast, why=Why(reasons=[], candidates=[]))
 
 

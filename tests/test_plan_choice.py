@@ -55,7 +55,7 @@ def test_a_plan_is_resolved_to_the_last_value(machine):
 @each_machine
 def test_the_phases_use_up_the_budget(machine):
     _, plan = usual(machine)
-    assert sum(plan.budget.phases.model_dump().values()) == pytest.approx(plan.budget.total_s) == 180
+    assert sum(plan.budget.phases.model_dump().values()) + plan.budget.unused_s == pytest.approx(plan.budget.total_s) == 180
     after = plan.budget.phases.evaluate_s + plan.budget.phases.export_s
     assert plan.budget.reserve_s == pytest.approx(after + 2 * budget.PAUSE_S)
     assert all(phase > 0 for phase in plan.budget.phases.model_dump().values())
@@ -115,7 +115,7 @@ TIMES = ["60s", "90s", "2m", "3m", "5m", "10m", "30m", "1h", "3h", "12h"]
 
 @each_machine
 def test_more_time_never_plans_a_worse_model(machine):
-    planner = Planner(machine)
+    planner = Planner(machine, num_bytes=1_000_000_000)
     forecasts = [planner.plan(time, **SMALL, train={"compile": False}).forecast.val_bpb for time in TIMES]
     for shorter, longer in itertools.pairwise(forecasts):
         assert longer <= shorter * (1 + choose.NEAR)
@@ -703,7 +703,7 @@ def test_the_forecast_improves_with_everything_that_helps():
 
 def test_a_batch_far_from_the_best_costs_quality():
     planner, candidates = some_candidates()
-    best = candidates[0]
+    best = replace(candidates[0], unique_bytes=1e9)
     for factor in (1 / 16, 16):
         per_step = int(factor * best.train.tokens_per_step)
         as_many_tokens = replace(best, train=best.train.model_copy(update={"tokens_per_step": per_step}), predicted_step_s=factor * best.predicted_step_s)
@@ -779,3 +779,43 @@ def test_a_text_of_the_users_own_for_validation_is_counted_in_the_evaluation():
     plan = planner.plan("10m", **SMALL)
     assert plan.budget.phases.evaluate_s > 5 * Planner("server").plan("10m", **SMALL).budget.phases.evaluate_s
     assert (plan.data.validation_path, plan.data.validation_content) == ("v.txt", "v0")
+
+
+def test_a_small_text_is_not_read_more_often_than_is_good_and_the_time_is_left_unused():
+    planner = Planner("server", num_bytes=1_000_000)
+    plan = planner.plan("1h", data={"vocab_size": 2048}, model={"num_layers": 2, "d_model": 128, "seq_len": 256})
+    assert 0.1 * 3600 < plan.budget.unused_s < 3600
+    assert sum(plan.budget.phases.model_dump().values()) + plan.budget.unused_s == pytest.approx(3600)
+    assert plan.forecast.tokens * plan.forecast.step_s / plan.train.tokens_per_step <= plan.budget.phases.train_s
+    assert [reason for reason in plan.why.reasons if "left unused" in reason]
+    shorter = planner.plan("20m", data={"vocab_size": 2048}, model={"num_layers": 2, "d_model": 128, "seq_len": 256})
+    assert shorter.forecast.epochs == pytest.approx(plan.forecast.epochs, rel=0.2), "more time does not make more readings worth their while"
+
+
+def test_counted_steps_are_taken_however_often_they_read_the_text():
+    plan = Planner("server", num_bytes=1_000_000).plan(
+        "1h", data={"vocab_size": 2048}, model={"num_layers": 2, "d_model": 128, "seq_len": 256}, train={"num_steps": 20_000}
+    )
+    assert plan.train.num_steps == 20_000
+    assert plan.budget.unused_s == 0
+    assert plan.forecast.epochs > 20
+
+
+def test_a_text_is_learned_by_heart_the_sooner_the_more_parameters_there_are_for_it():
+    costs = [[scaling.repetition_cost(params, epochs * 1e6, 1e6) for epochs in (0.5, 1, 2, 4)] for params in (1e4, 1e5, 1e6)]
+    assert all(row[:2] == [0, 0] for row in costs)
+    assert all(row[1] < row[2] < row[3] for row in costs)
+    assert costs[0][3] < costs[1][3] < costs[2][3]
+
+
+def test_a_short_context_costs_the_more_the_better_a_model_looks_back():
+    costs = [[scaling.context_cost(seq_len, tokens) for seq_len in (128, 256, 512)] for tokens in (1e5, 1e6, 3e6, 1e9)]
+    assert all(row == sorted(row, reverse=True) for row in costs)
+    assert [row[0] for row in costs] == sorted(row[0] for row in costs)
+
+
+def test_the_best_vocabulary_grows_with_the_tokens():
+    def best(tokens):
+        return min(space.VOCABULARIES, key=lambda size: scaling.vocabulary_cost(size, tokens))
+
+    assert [best(tokens) for tokens in (1e5, 2e6, 1e9)] == [2048, 4096, 32768]

@@ -264,6 +264,8 @@ def chain(*, boot="b", pauses=(0.3, 0.4, 0.5), costs=(2.5, 3.5, 4.5)):
 def test_training_owns_what_is_left_after_the_stages_before_it():
     timings, own = chain()
     assert train_share_s(BUDGET, timings, own=own) == pytest.approx(53 - (2.5 + 3.5 + 4.5) - (0.3 + 0.4 + 0.5) - 13.5)
+    better_unused = BUDGET.model_copy(update={"unused_s": 7.0})
+    assert train_share_s(better_unused, timings, own=own) == pytest.approx(train_share_s(BUDGET, timings, own=own) - 7)
 
 
 def test_cached_stages_are_charged_what_they_cost_when_they_ran():

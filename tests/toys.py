@@ -44,7 +44,7 @@ def whole_plan(model=None, train=None, *, corpus="c0"):
         num_params=10**5,
         flops_per_token=6e5,
     )
-    budget = BudgetPlan(total_s=53, reserve_s=13.5, phases=phases)
+    budget = BudgetPlan(total_s=53, reserve_s=13.5, unused_s=0, phases=phases)
     return Plan(hardware="h0", budget=budget, data=data, model=model, train=train, forecast=forecast, why=Why(reasons=[], candidates=[]))
 
 

@@ -44,7 +44,7 @@ def divide(total_s: float, hardware: Hardware, *, plan_s: float, prepare_s: floa
     phases = Phases(
         hardware_probe_s=probe_s, plan_s=plan_s, prepare_subset_s=prepare_s, train_s=train_s, evaluate_s=evaluate_s, export_s=export_s, between_s=between_s
     )
-    return BudgetPlan(total_s=total_s, reserve_s=evaluate_s + export_s + last_pauses_s, phases=phases)
+    return BudgetPlan(total_s=total_s, reserve_s=evaluate_s + export_s + last_pauses_s, unused_s=0.0, phases=phases)
 
 
 def training_setup_s(hardware: Hardware) -> float:

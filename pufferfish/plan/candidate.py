@@ -22,6 +22,9 @@ BATCH_CHOICES = (0.5, 1.0, 2.0)  # times the best batch
 COMPILE_S = {"cpu": 35.0, "cuda": 60.0}  # a cold compilation, where none was measured: 36 s for 2 layers on 2 slow cores (docs/LOG.md); a guess for GPUs
 COUNTED_SHARE = 0.8  # of the time, for counted steps: the evaluation that follows is priced by a pace that is not known before
 OVER_TIME = 1.25  # counted steps that take longer than the budget may take so many times the quickest possible, to take them better
+EPOCHS = tuple(1.1**power for power in range(44))  # 1 to 60: how often a text may be read
+OFTEN_READ = 3.0  # a small text, to place the batch
+LEAST_UNUSED = 0.05  # of the time for steps: less is used all the same
 BATCH_ROUNDS = 60  # of the fixed point below; each round takes off more than a third of the error
 
 
@@ -35,6 +38,7 @@ class Candidate:
     predicted_step_s: float
     loop_s: float  # time for steps, compilation taken off
     vocabulary: Vocabulary
+    unique_bytes: float  # of the text
     measured: StepTime | None = None
     correction: float = 1.0  # of the predicted pace, learned from measurements of others
     learned: float = 1.0  # of the law's bits per byte against those of other shapes, from short trainings
@@ -51,8 +55,32 @@ class Candidate:
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps that fit."""
-        return self.train.num_steps if self.train.clock == "steps" else int(self.loop_s / self.step_s)
+        """Optimizer steps: those that fit, but no more than are good for it."""
+        if self.train.clock == "steps":
+            return self.train.num_steps
+        steps = int(self.loop_s / self.step_s)
+        return steps if steps <= self._steps_per_epoch else min(steps, self._worthwhile_steps)
+
+    @property
+    def _steps_per_epoch(self) -> float:
+        return self.unique_bytes / (self.train.tokens_per_step * self.vocabulary.bytes_per_token)
+
+    @cached_property
+    def _worthwhile_steps(self) -> int:
+        """After which reading the text again would do more harm than good."""
+        text, bytes_per_token = Text(self.unique_bytes, difficulty=1.0), self.vocabulary.bytes_per_token
+
+        def forecast(epochs: float) -> float:
+            tokens = max(1, int(epochs * self.unique_bytes / bytes_per_token))
+            return by_law(self.model, self.price, text, tokens=tokens, tokens_per_step=self.train.tokens_per_step, bytes_per_token=bytes_per_token)
+
+        return int(min(EPOCHS, key=forecast) * self._steps_per_epoch)
+
+    @property
+    def unused_s(self) -> float:
+        """Time for steps that it is better without."""
+        unused_s = self.loop_s - self.needed_s
+        return unused_s if self.train.clock == "deadline" and unused_s > LEAST_UNUSED * self.loop_s else 0.0
 
     @property
     def tokens(self) -> int:
@@ -85,6 +113,7 @@ def by_law(model: ModelPlan, price: Price, text: Text, *, tokens: int, tokens_pe
     return (1 - scaling.LOOKUP_GAIN[model.lookup]) * scaling.val_bpb(
         num_layers=model.num_layers,
         block_params=price.matmul_params - model.vocab_size * model.d_model,
+        num_params=price.num_params,
         vocab_size=model.vocab_size,
         d_model=model.d_model,
         seq_len=model.seq_len,
@@ -179,7 +208,8 @@ def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabula
     elif wish.num_steps != "auto":
         wanted = [tokens_per_step_for(wish.num_steps)]
     else:
-        best = scaling.best_tokens_per_step(max(1.0, loop_seconds(situation, vocabulary, is_compiled=is_compiled)) * price_per_second(situation, model, price))
+        in_time = max(1.0, loop_seconds(situation, vocabulary, is_compiled=is_compiled)) * price_per_second(situation, model, price)
+        best = scaling.best_tokens_per_step(min(in_time, OFTEN_READ * situation.text.unique_bytes / vocabulary.bytes_per_token))
         wanted = [factor * best for factor in BATCH_CHOICES]
     for tokens in wanted:
         tokens_per_step = whole_tokens_per_step(situation, model, tokens)
@@ -224,7 +254,10 @@ def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: 
     if loop_s <= 0 and situation.train.num_steps == "auto":
         return None
     train = fitted(situation, model, price, tokens_per_step=tokens_per_step, loop_s=loop_s, is_compiled=is_compiled)
-    return Candidate(model, train, price, speed.step_seconds(situation.machine, price, model, train), loop_s, vocabulary) if train else None
+    if train is None:
+        return None
+    predicted_s = speed.step_seconds(situation.machine, price, model, train)
+    return Candidate(model, train, price, predicted_s, loop_s, vocabulary, situation.text.unique_bytes)
 
 
 def fitted(situation: Situation, model: ModelPlan, price: Price, *, tokens_per_step: int, loop_s: float, is_compiled: bool) -> TrainPlan | None:

@@ -35,7 +35,9 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
     if not best.measured:
         rows.append("the pace is predicted from the machine's measured speeds: no step of this configuration was measured")
     if epochs > 1:
-        rows.append(f"the text is read {epochs:.1f} times" + ("; more text would help" if epochs > 4 else ", which is nearly as good as new text"))
+        rows.append(f"the text is read {epochs:.1f} times; more text would help")
+    if best.unused_s:
+        rows.append(f"{format_duration(best.unused_s)} of the budget are left unused: to read the text more often would do more harm than good")
     if case.params.train.input_noise == "auto" and (noise := recipe.usual_noise(epochs)):
         rows.append(f"{noise:.0%} of the inputs are replaced by random tokens, so that the text is not learned by heart")
     num_micro = best.train.tokens_per_step // (best.train.micro_batch * best.model.seq_len)

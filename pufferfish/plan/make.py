@@ -67,6 +67,7 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
     selection = selection.with_more_time(budget.phases.train_s - case.setup_s - best.compile_s - best.loop_s)
     selection = settle_lookup(case, selection)
     best = selection.best
+    budget = _without_harm(best, budget)
     return Decision(
         plan=Plan(
             hardware=case.hardware.identity,
@@ -87,6 +88,12 @@ def _with_counted_steps(case: Case, best: Candidate, budget: BudgetPlan) -> Budg
         return budget
     train_s = case.setup_s + best.compile_s + best.needed_s
     return budget.model_copy(update={"phases": budget.phases.model_copy(update={"train_s": train_s})})
+
+
+def _without_harm(best: Candidate, budget: BudgetPlan) -> BudgetPlan:
+    """Training ends before it reads a small text too often; the time is left unused."""
+    phases = budget.phases.model_copy(update={"train_s": budget.phases.train_s - best.unused_s})
+    return budget.model_copy(update={"phases": phases, "unused_s": best.unused_s})
 
 
 def _forecast(case: Case, selection: Selection) -> Forecast:

@@ -23,7 +23,7 @@ from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
 # Guesses, but for what follows from them.
 FEWEST_S = 8.0  # of planning left over: reading the text and its tokenizer take 2 to 4 of them, and the shortest pilot the rest
 SHORTEST_S, LONGEST_S = 4.0, 20.0  # a pilot: shorter ones are mostly warm-up, longer ones take more from the training than they tell
-MOST = 4
+FEWEST, MOST = 2, 4  # a single one cannot change the choice
 USED_SHARE = 0.95  # of the time left over
 STEPS_SHARE, EVALUATED_SHARE = 0.75, 0.15  # of a pilot's time: steps, and validation; the rest is building and a first step
 ENCODED_SHARE = 0.15  # of the time left over: where the text would take longer to encode, pilots read it again
@@ -96,7 +96,7 @@ def _sample_bytes(picks: Sequence[Candidate], left_s: float) -> int:
 
 def divided(case: Case, situation: Situation, picks: Sequence[Candidate], left_s: float) -> tuple[list[tuple[ModelPlan, TrainPlan]], float]:
     """What is trained, and for how many seconds each: as many of the first picks as all get enough steps."""
-    for num in range(min(len(picks), _most(left_s)), 0, -1):
+    for num in range(min(len(picks), _most(left_s)), FEWEST - 1, -1):
         limit_s = min(LONGEST_S, left_s / num)
         if len(wanted := orders(case, situation, picks[:num], limit_s)) == num:
             return wanted, limit_s

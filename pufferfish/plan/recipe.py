@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from pufferfish.plan import scaling
 from pufferfish.plan.prices import Price
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import DataParams, TrainParams
@@ -17,9 +18,7 @@ MATRIX_LR, EMBEDDING_LR, HEAD_LR, GAIN_LR = 0.015, 0.12, 0.03, 0.01
 ADAMW_MATRIX_LR = 0.005
 WEIGHT_DECAY = 0.05
 CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the size of the gradient
-# 1 MB of plays read 6.7 times: 2.44 bits per byte with a tenth replaced, 2.47 with a fifth, 2.66 with none but weight decay 1; read 3 times with none: 2.46
-# (docs/LOG.md).
-INPUT_NOISE, NOISE_EPOCHS = 0.1, 3.0
+INPUT_NOISE = 0.1  # of the inputs replaced, in a text that is read often: a fifth was worse in two texts (docs/LOG.md)
 WARMUP_SHARE, COOLDOWN_SHARE, FINAL_LR_SHARE = 0.02, 0.55, 0.02
 
 LONGEST_EXPLICIT = 512  # context up to which explicit attention is taken on CPUs; measured up to 256 (docs/LOG.md)
@@ -89,7 +88,7 @@ def train_plan(
 
 def usual_noise(epochs: float) -> float:
     """Share of inputs to replace in a text that is read so many times."""
-    return INPUT_NOISE if epochs > NOISE_EPOCHS else 0.0
+    return INPUT_NOISE if epochs > scaling.NOISE_EPOCHS else 0.0
 
 
 def embedding_params(model: ModelPlan, price: Price) -> int:

@@ -1,10 +1,11 @@
 """What quality a training will reach: bits per byte as a function of model, data, context and batch.
 
-    bpb = difficulty x (E + A N^-alpha + B D^-beta + G / d) x context x batch x spelling
+    bpb = difficulty x (E + A N^-alpha + B D^-beta + G / d) x context x batch x vocabulary x repetition
 
 after Hoffmann et al., 2022, arXiv 2203.15556: N are the matrix parameters of the blocks and D the bytes trained on, both in millions; d is the width in units
-of 128, through which every prediction has to pass. Repeated data counts less (Muennighoff et al., 2023, arXiv 2305.16264). The form is the literature's; the
-constants were fitted, all together, to runs of this code of 0.5 to 11 million tokens (docs/LOG.md).
+of 128, through which every prediction has to pass. Repeated data counts less (Muennighoff et al., 2023, arXiv 2305.16264), and is learned by heart the sooner,
+the more parameters there are for each byte of it. The form is the literature's but for that and the context; the constants were fitted, all together, to
+runs of this code of 0.3 to 11 million tokens (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -13,23 +14,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-IRREDUCIBLE = 0.387
-A, ALPHA = 0.0686, 0.359
-B, BETA = 0.991, 0.226
-NARROW = 0.112
-SPELLING, SPELLING_VOCABULARY = 0.041, 4096  # a vocabulary holds words that a smaller one has to spell: exponent of its size
-CONTEXT_GAIN, CONTEXT = 0.0092, 256  # exponent of the context: less of it is read with nothing before
-BATCH_FACTOR, BATCH_EXPONENT = 0.461, 0.596  # see `best_tokens_per_step`
-BATCH_PENALTY = 0.026  # per squared e-fold away from the best batch
+IRREDUCIBLE = 0.38
+A, ALPHA = 0.0679, 0.36
+B, BETA = 1.098, 0.267
+NARROW = 0.072
+VOCABULARY_COST = 0.0198  # per squared e-fold away from the best one
+BEST_VOCABULARY, VOCABULARY_GROWTH = 5020, 0.308  # after two million tokens, and how it grows with them
+CONTEXT_COST, CONTEXT_GROWTH, CONTEXT_LEAST = 0.0261, 1.24, 0.2  # of a context of 128 after a million tokens, and how it grows: see `context_cost`
+BATCH_FACTOR, BATCH_EXPONENT = 0.427, 0.595  # see `best_tokens_per_step`
+BATCH_PENALTY = 0.0336  # per squared e-fold away from the best batch
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
-LONE_LAYER = 0.16  # a single layer cannot look up what followed an earlier occurrence; from one run
+LONE_LAYER = 0.17  # a single layer cannot look up what followed an earlier occurrence; from one run
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.04  # the same of what short trainings say of a text: they read little, and are measured on a sample; a guess
-LAW = 3  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 4  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_BZ2_BPB = 1.63  # what bzip2 makes of the text that the constants were fitted on
 DIFFICULTY_EXPONENT = 0.8  # from bzip2's bits per byte to ours, fitted on two texts (docs/LOG.md)
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
+LEARNED_BY_HEART, CROWDED = 0.096, 0.277  # what each further epoch costs a model that is large for the text, and the parameters for each byte at half of it
+NOISE_RELIEF, NOISE_EPOCHS = 0.18, 3.0  # share of that cost which replaced inputs spare, and the epochs from which they are replaced
 
 
 def difficulty(bz2_bpb: float) -> float:
@@ -49,6 +53,25 @@ def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
         return num_bytes
     repeats = num_bytes / unique_bytes - 1
     return unique_bytes * (1 + REUSE * (1 - math.exp(-repeats / REUSE)))
+
+
+def context_cost(seq_len: int, tokens: float) -> float:
+    """What share of the bits per byte a short context costs: its first tokens have nothing before them, and trained models look back more than young ones."""
+    return float(CONTEXT_COST * max(CONTEXT_LEAST, 1 + CONTEXT_GROWTH * math.log(tokens / 1e6)) * (128 / seq_len) ** 2)
+
+
+def vocabulary_cost(vocab_size: int, tokens: float) -> float:
+    """Share of the bits per byte that a vocabulary costs which is too small, so that words are spelled, or too large for all of its tokens to be learned."""
+    best = BEST_VOCABULARY * (tokens / 2e6) ** VOCABULARY_GROWTH
+    return math.expm1(VOCABULARY_COST * math.log(vocab_size / best) ** 2)
+
+
+def repetition_cost(num_params: float, num_bytes: float, unique_bytes: float) -> float:
+    """Share of the bits per byte that reading a text again and again costs, beyond what `effective_bytes` says: it is learned by heart."""
+    epochs = num_bytes / unique_bytes
+    relief = NOISE_RELIEF if epochs > NOISE_EPOCHS else 0.0
+    crowding = (num_params / unique_bytes / CROWDED) ** 2
+    return float((1 - relief) * LEARNED_BY_HEART * max(0.0, epochs - 1) * crowding / (1 + crowding))
 
 
 @dataclass(frozen=True)
@@ -91,6 +114,7 @@ def val_bpb(
     *,
     num_layers: int,
     block_params: float,
+    num_params: float,
     vocab_size: int,
     d_model: int,
     seq_len: int,
@@ -100,13 +124,13 @@ def val_bpb(
     tokens_per_step: float,
 ) -> float:
     """Forecast of validation bits per byte."""
-    data = effective_bytes(tokens * bytes_per_token, text.unique_bytes) / 1e6
+    num_bytes = tokens * bytes_per_token
+    data = effective_bytes(num_bytes, text.unique_bytes) / 1e6
     reducible = A * (block_params / 1e6) ** -ALPHA + B * data**-BETA + NARROW * 128 / d_model
-    context = (seq_len / CONTEXT) ** -CONTEXT_GAIN
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
-    spelling = (vocab_size / SPELLING_VOCABULARY) ** -SPELLING
     lone_layer = 1 + LONE_LAYER if num_layers == 1 else 1.0
-    return float(text.difficulty * text.experience.correction * (IRREDUCIBLE + reducible) * context * batch * spelling * lone_layer)
+    costs = (1 + context_cost(seq_len, tokens)) * (1 + vocabulary_cost(vocab_size, tokens)) * (1 + repetition_cost(num_params, num_bytes, text.unique_bytes))
+    return float(text.difficulty * text.experience.correction * (IRREDUCIBLE + reducible) * costs * batch * lone_layer)
 
 
 def interval(forecast: float, spread: float) -> tuple[float, float]:
