@@ -58,8 +58,11 @@ class Candidate:
         """Optimizer steps: those that fit, but no more than are good for it."""
         if self.train.clock == "steps":
             return self.train.num_steps
-        steps = int(self.loop_s / self.step_s)
-        return steps if steps <= self._steps_per_epoch else min(steps, self._worthwhile_steps)
+        return self._fitting_steps if self._fitting_steps <= self._steps_per_epoch else min(self._fitting_steps, self._worthwhile_steps)
+
+    @property
+    def _fitting_steps(self) -> int:
+        return int(self.loop_s / self.step_s)
 
     @property
     def _steps_per_epoch(self) -> float:
@@ -79,7 +82,7 @@ class Candidate:
     @property
     def unused_s(self) -> float:
         """Time for steps that it is better without."""
-        unused_s = self.loop_s - self.needed_s
+        unused_s = (self._fitting_steps - self.num_steps) * self.step_s
         return unused_s if self.train.clock == "deadline" and unused_s > LEAST_UNUSED * self.loop_s else 0.0
 
     @property

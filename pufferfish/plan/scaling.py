@@ -14,17 +14,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-IRREDUCIBLE = 0.38
-A, ALPHA = 0.0679, 0.36
-B, BETA = 1.098, 0.267
-NARROW = 0.072
-VOCABULARY_COST = 0.0198  # per squared e-fold away from the best one
-BEST_VOCABULARY, VOCABULARY_GROWTH = 5020, 0.308  # after two million tokens, and how it grows with them
-CONTEXT_COST, CONTEXT_GROWTH, CONTEXT_LEAST = 0.0261, 1.24, 0.2  # of a context of 128 after a million tokens, and how it grows: see `context_cost`
-BATCH_FACTOR, BATCH_EXPONENT = 0.427, 0.595  # see `best_tokens_per_step`
-BATCH_PENALTY = 0.0336  # per squared e-fold away from the best batch
+IRREDUCIBLE = 0.393
+A, ALPHA = 0.0568, 0.387
+B, BETA = 1.059, 0.268
+NARROW = 0.102
+VOCABULARY_COST = 0.0184  # per squared e-fold away from the best one
+BEST_VOCABULARY, VOCABULARY_GROWTH = 4450, 0.354  # after two million tokens, and how it grows with them
+CONTEXT_COST, CONTEXT_GROWTH, CONTEXT_LEAST = 0.027, 1.04, 0.2  # of a context of 128 after a million tokens, and how it grows: see `context_cost`
+BATCH_FACTOR, BATCH_EXPONENT = 0.449, 0.588  # see `best_tokens_per_step`
+BATCH_PENALTY = 0.035  # per squared e-fold away from the best batch
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
-LONE_LAYER = 0.17  # a single layer cannot look up what followed an earlier occurrence; from one run
+LONE_LAYER = 0.18  # a single layer cannot look up what followed an earlier occurrence; from one run
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.04  # the same of what short trainings say of a text: they read little, and are measured on a sample; a guess
 LAW = 4  # counts changes of these constants: what was learned about the forecasts of another law does not count
@@ -32,7 +32,7 @@ LAW = 4  # counts changes of these constants: what was learned about the forecas
 REFERENCE_BZ2_BPB = 1.63  # what bzip2 makes of the text that the constants were fitted on
 DIFFICULTY_EXPONENT = 0.8  # from bzip2's bits per byte to ours, fitted on two texts (docs/LOG.md)
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
-LEARNED_BY_HEART, CROWDED = 0.096, 0.277  # what each further epoch costs a model that is large for the text, and the parameters for each byte at half of it
+LEARNED_BY_HEART, CROWDED = 0.101, 0.334  # what each further epoch costs a model that is large for the text, and the parameters for each byte at half of it
 NOISE_RELIEF, NOISE_EPOCHS = 0.18, 3.0  # share of that cost which replaced inputs spare, and the epochs from which they are replaced
 
 
