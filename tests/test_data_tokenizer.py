@@ -1,6 +1,5 @@
 """Byte-level BPE: lossless, of the planned size, and the same for everyone who loads it."""
 
-import os
 import random
 
 import pytest
@@ -92,7 +91,7 @@ def test_parts_of_a_long_document_have_the_tokens_of_the_whole(tokenizer):
 
 @pytest.mark.parametrize("cores", [1, MANY_CORES])
 def test_encoded_pieces_are_those_of_the_library(tokenizer, monkeypatch, cores):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("pufferfish.data.tokenizer.num_cores", lambda: cores)
     source = random.Random(3)
     ascii_texts = ["".join(source.choices([*map(chr, range(128)), *"  \n\n''abst019", "'re", "'LL"], k=source.randint(1, 300))) for _ in range(100)]
     others = [

@@ -802,7 +802,7 @@ def test_counted_steps_are_taken_however_often_they_read_the_text():
 
 
 def test_a_text_is_learned_by_heart_the_sooner_the_more_parameters_there_are_for_it():
-    costs = [[scaling.repetition_cost(params, epochs * 1e6, 1e6) for epochs in (0.5, 1, 2, 4)] for params in (1e4, 1e5, 1e6)]
+    costs = [[scaling.repetition_cost(params, epochs, 1e6) for epochs in (0.5, 1, 2, 4)] for params in (1e4, 1e5, 1e6)]
     assert all(row[:2] == [0, 0] for row in costs)
     assert all(row[1] < row[2] < row[3] for row in costs)
     assert costs[0][3] < costs[1][3] < costs[2][3]

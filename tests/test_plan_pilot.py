@@ -137,7 +137,7 @@ def test_no_text_is_read_where_no_pilot_would_get_enough_steps():
     assert (place.opened, place.flown) == ([], [])
 
 
-@pytest.mark.parametrize("time", ["6m", "10m", "30m", "2h"])
+@pytest.mark.parametrize("time", ["8m", "10m", "30m", "2h"])
 def test_pilots_stay_within_the_share_of_planning(time):
     place = Place()
     decision = place.decide(time)
@@ -247,10 +247,12 @@ def test_pilots_are_kept_for_the_same_text_and_a_plan_like_theirs_has_no_more(wo
     assert run(model, train_plan(), 0.5) is None
     assert not first.has_own
     assert run(model, train_plan(), 5.0) is flown
+    assert not keeping(said).has_own, "a round that was interrupted is flown again"
+    assert run(model, train_plan(), 5.0) is flown
     again = keeping(said)
-    assert (again.rounds, again.has_own) == ([[flown]], True)
+    assert (again.rounds, again.has_own) == ([[flown, flown]], True)
     longer = keeping(said, budget={"time": "1h"})
-    assert (longer.rounds, longer.has_own) == ([[flown]], False)
+    assert (longer.rounds, longer.has_own) == ([[flown, flown]], False)
     assert keeping(said, data={"seed": 1}).rounds == []
     assert keeping(said, train={"learning_rate": 0.5}).rounds == []
     assert said == []
@@ -258,7 +260,9 @@ def test_pilots_are_kept_for_the_same_text_and_a_plan_like_theirs_has_no_more(wo
 
 def test_damaged_pilots_are_told_in_a_line_and_run_anew(workplace):
     said, case = [], Place().case("10m")
-    keeping(said).keeping(lambda *text: lambda *order: made(case, model_plan(vocab_size=2048), 0.0))(None, 1)(None, None, 1.0)
+    run = keeping(said).keeping(lambda *text: lambda *order: made(case, model_plan(vocab_size=2048), 0.0))(None, 1)
+    assert run(None, None, 1.0)
+    assert run(None, None, 1.0)
     [path] = memo.folder().glob("pilots-*.json")
     content = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({**content, "answer": {"round": [{"model": 7}]}}), "utf-8")

@@ -236,12 +236,21 @@ def test_only_a_training_that_ends_far_from_both_ends_of_its_schedule_is_average
     assert is_worth_it([end * step / num_steps for step in range(num_steps)]) is is_better
 
 
+def test_a_small_text_ends_the_training_after_the_planned_steps_and_with_its_schedule(tmp_path):
+    plan = whole_plan(train=train_plan(clock="deadline", num_steps=12, num_evals=0))
+    plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"unused_s": 500.0})})
+    run = Training(plan, CORPORA, tmp_path, share_s=600.0, start_s=now_s(), finish_s=0.0)
+    list(run.run())
+    assert run.step in (11, 12)
+    assert run.clock.u == 1.0
+
+
 def test_a_stall_until_after_the_deadline_cuts_the_schedule_off(tmp_path, monkeypatch):
     now, step, calls = [1000.0], Trainer.step, []
 
     class Clock(DeadlineClock):
-        def __init__(self, deadline_s, *, step_s, u):
-            super().__init__(deadline_s, step_s=step_s, u=u, now=lambda: now[0])
+        def __init__(self, deadline_s, **wishes):
+            super().__init__(deadline_s, **wishes, now=lambda: now[0])
 
     def stalled(trainer, batches, *, lr_share):
         calls.append(1)

@@ -18,6 +18,7 @@ SETTINGS = {
 }
 # glibc reads its variables at the start of the process only; later, mallopt(3) sets the same. The numbers are those of malloc.h.
 MALLOC_PARAMETERS = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}
+OLD_MOST = 2**25  # mmap threshold that older glibc takes
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # two names for one choice: either of the user's wins
 
 
@@ -32,8 +33,9 @@ def ensure_runtime(num_threads: int) -> None:
     os.environ |= missing
     c_library = ctypes.CDLL(None)
     if hasattr(c_library, "mallopt"):  # glibc has it, musl has not
-        for name in MALLOC_PARAMETERS.keys() & missing.keys():
-            c_library.mallopt(MALLOC_PARAMETERS[name], int(missing[name]))
+        for name, parameter in MALLOC_PARAMETERS.items():
+            if name in missing and not c_library.mallopt(parameter, int(missing[name])):
+                c_library.mallopt(parameter, OLD_MOST)
 
 
 def missing_settings(num_threads: int, environment: Mapping[str, str]) -> dict[str, str]:

@@ -48,7 +48,7 @@ class Check:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What may be cleaned up, and the form of the answer."""
     parser.add_argument("--prune", action="store_true", help="remove the work of interrupted trainings that nobody is at, and what older code kept")
-    parser.add_argument("--remeasure", action="store_true", help="forget the measured speeds, steps and surveys: the next `dvc repro` measures anew")
+    parser.add_argument("--remeasure", action="store_true", help="forget the measured speeds, steps, surveys and pilots: the next `dvc repro` measures anew")
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
 
 

@@ -73,12 +73,17 @@ def shrink(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """The ids of each text, as the library gives them: each different piece of the texts is encoded once, and looked up where it comes again."""
-    has_many_cores = (os.cpu_count() or 1) >= MANY_CORES
+    has_many_cores = num_cores() >= MANY_CORES
     pieces = [[text] if has_many_cores else _pieces(text) for text in texts]
     different = list(set().union(*pieces))
     encodings = tokenizer.encode_batch_fast(different, add_special_tokens=False)
     ids = {piece: encoding.ids for piece, encoding in zip(different, encodings, strict=True)}
     return [list(chain.from_iterable(map(ids.__getitem__, each))) for each in pieces]
+
+
+def num_cores() -> int:
+    """Logical cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _pieces(text: str) -> list[str]:

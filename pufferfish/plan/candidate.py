@@ -22,7 +22,6 @@ BATCH_CHOICES = (0.5, 1.0, 2.0)  # times the best batch
 COMPILE_S = {"cpu": 35.0, "cuda": 60.0}  # a cold compilation, where none was measured: 36 s for 2 layers on 2 slow cores (docs/LOG.md); a guess for GPUs
 COUNTED_SHARE = 0.8  # of the time, for counted steps: the evaluation that follows is priced by a pace that is not known before
 OVER_TIME = 1.25  # counted steps that take longer than the budget may take so many times the quickest possible, to take them better
-EPOCHS = tuple(1.1**power for power in range(44))  # 1 to 60: how often a text may be read
 OFTEN_READ = 3.0  # a small text, to place the batch
 LEAST_UNUSED = 0.05  # of the time for steps: less is used all the same
 BATCH_ROUNDS = 60  # of the fixed point below; each round takes off more than a third of the error
@@ -58,36 +57,32 @@ class Candidate:
         """Optimizer steps: those that fit, but no more than are good for it."""
         if self.train.clock == "steps":
             return self.train.num_steps
-        return self._fitting_steps if self._fitting_steps <= self._steps_per_epoch else min(self._fitting_steps, self._worthwhile_steps)
+        steps_per_epoch = self.unique_bytes / (self.train.tokens_per_step * self.vocabulary.bytes_per_token)
+        if self.fitting_steps <= steps_per_epoch:
+            return self.fitting_steps
+        epochs = scaling.worthwhile_epochs(
+            self.fitting_steps / steps_per_epoch,
+            block_params=block_params(self.model, self.price),
+            num_params=self.price.num_params,
+            d_model=self.model.d_model,
+            unique_bytes=self.unique_bytes,
+        )
+        return min(self.fitting_steps, max(FEWEST_STEPS, round(epochs * steps_per_epoch)))
 
     @property
-    def _fitting_steps(self) -> int:
+    def fitting_steps(self) -> int:
+        """Optimizer steps that fit into the time."""
         return int(self.loop_s / self.step_s)
-
-    @property
-    def _steps_per_epoch(self) -> float:
-        return self.unique_bytes / (self.train.tokens_per_step * self.vocabulary.bytes_per_token)
-
-    @cached_property
-    def _worthwhile_steps(self) -> int:
-        """After which reading the text again would do more harm than good."""
-        text, bytes_per_token = Text(self.unique_bytes, difficulty=1.0), self.vocabulary.bytes_per_token
-
-        def forecast(epochs: float) -> float:
-            tokens = max(1, int(epochs * self.unique_bytes / bytes_per_token))
-            return by_law(self.model, self.price, text, tokens=tokens, tokens_per_step=self.train.tokens_per_step, bytes_per_token=bytes_per_token)
-
-        return int(min(EPOCHS, key=forecast) * self._steps_per_epoch)
 
     @property
     def unused_s(self) -> float:
         """Time for steps that it is better without."""
-        unused_s = (self._fitting_steps - self.num_steps) * self.step_s
+        unused_s = (self.fitting_steps - self.num_steps) * self.step_s
         return unused_s if self.train.clock == "deadline" and unused_s > LEAST_UNUSED * self.loop_s else 0.0
 
     @property
     def tokens(self) -> int:
-        """Tokens that fit."""
+        """Tokens that it reads."""
         return self.num_steps * self.train.tokens_per_step
 
     @property
@@ -115,7 +110,7 @@ def by_law(model: ModelPlan, price: Price, text: Text, *, tokens: int, tokens_pe
     """Validation bits per byte that the loss law expects of a model."""
     return (1 - scaling.LOOKUP_GAIN[model.lookup]) * scaling.val_bpb(
         num_layers=model.num_layers,
-        block_params=price.matmul_params - model.vocab_size * model.d_model,
+        block_params=block_params(model, price),
         num_params=price.num_params,
         vocab_size=model.vocab_size,
         d_model=model.d_model,
@@ -125,6 +120,11 @@ def by_law(model: ModelPlan, price: Price, text: Text, *, tokens: int, tokens_pe
         text=text,
         tokens_per_step=tokens_per_step,
     )
+
+
+def block_params(model: ModelPlan, price: Price) -> int:
+    """Those of the blocks' matrices."""
+    return price.matmul_params - model.vocab_size * model.d_model
 
 
 def held(model: ModelPlan, price: Price, train: TrainPlan) -> Memory:

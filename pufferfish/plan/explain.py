@@ -26,7 +26,7 @@ def explain(case: Case, selection: Selection, budget: schema.BudgetPlan, strateg
 
 def _common_reasons(case: Case, selection: Selection) -> list[str]:
     best = selection.best
-    epochs = best.tokens * best.vocabulary.bytes_per_token / selection.text.unique_bytes
+    epochs = selection.epochs
     sizes = ", ".join(f"{v.vocab_size}: {v.bytes_per_token:.2f}" for v in case.vocabularies)
     fastest = "as pinned" if case.params.train.dtype != "auto" else "the fastest that runs here, by measured matrix products"
     rows = [f"vocabulary {best.model.vocab_size}: bytes per token on a sample of this text are {sizes}", f"{best.train.dtype}: {fastest}"]

@@ -21,7 +21,7 @@ from pufferfish.plan.scaling import Text
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
 
 # Guesses, but for what follows from them.
-FEWEST_S = 8.0  # of planning left over: reading the text and its tokenizer take 2 to 4 of them, and the shortest pilot the rest
+READING_S = 4.0  # for the text and its tokenizer, and torch in this process
 SHORTEST_S, LONGEST_S = 4.0, 20.0  # a pilot: shorter ones are mostly warm-up, longer ones take more from the training than they tell
 FEWEST, MOST = 2, 4  # a single one cannot change the choice
 USED_SHARE = 0.95  # of the time left over
@@ -45,7 +45,7 @@ def fly(case: Case, measuring: Measuring, situation: Situation, candidates: list
     def left_s() -> float:
         return USED_SHARE * (case.planning_limit_s - WRITE_S - measuring.spent_s())
 
-    if measuring.open_pilots is None or left_s() < FEWEST_S:
+    if measuring.open_pilots is None or left_s() < READING_S + FEWEST * SHORTEST_S:
         return candidates, []
     affordable_s = MEASURED_SHARE * left_s()
     picks = diverse([each for each in candidates if each.measured or _is_quickly_measured(each, affordable_s)], case.text)[: _most(left_s())]
@@ -71,6 +71,8 @@ def _is_quickly_measured(candidate: Candidate, limit_s: float) -> bool:
 
 def diverse(candidates: Sequence[Candidate], text: Text) -> list[Candidate]:
     """The one that would be chosen, and the best of others, as far as they differ from each other in shape or context and could still win."""
+    if not candidates:
+        return []
     picks = [choose(list(candidates), text=text)]
     bound = (1 + WORTH) * picks[0].forecast(text)
     for each in sorted(candidates, key=lambda candidate: candidate.forecast(text)):
@@ -174,7 +176,8 @@ def pilot_reasons(case: Case, selection: Selection) -> list[str]:
     number = sum(map(len, rounds))
     before, after = case.text.experience, selection.text.experience
     without = choose([replace(each, learned=1.0) for each in selection.candidates], text=case.text)
-    change = "the choice is the same" if without.model == selection.best.model else f"the choice would have been {_shape(without.model)} without them"
+    is_same = without.model == selection.best.model or not selection.best.measured  # one that lost its table is not measured any more
+    change = "the choice is the same" if is_same else f"the choice would have been {_shape(without.model)} without them"
     return [
         f"{number} pilot{'s' if number > 1 else ''}, short trainings on this text, the last: {reached}",
         f"by {'them' if number > 1 else 'it'} the law is off by {after.correction / before.correction - 1:+.1%} on this text"

@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from operator import itemgetter
 
 IRREDUCIBLE = 0.393
 A, ALPHA = 0.0568, 0.387
@@ -33,7 +35,8 @@ REFERENCE_BZ2_BPB = 1.63  # what bzip2 makes of the text that the constants were
 DIFFICULTY_EXPONENT = 0.8  # from bzip2's bits per byte to ours, fitted on two texts (docs/LOG.md)
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
 LEARNED_BY_HEART, CROWDED = 0.101, 0.334  # what each further epoch costs a model that is large for the text, and the parameters for each byte at half of it
-NOISE_RELIEF, NOISE_EPOCHS = 0.18, 3.0  # share of that cost which replaced inputs spare, and the epochs from which they are replaced
+NOISY_FACTOR, NOISE_EPOCHS = 1.21, 2.5  # where inputs are replaced, that cost grows with the root of the further epochs; from two runs on two texts
+EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 11.0, 16.0)  # how often a text may be read; more was not tried
 
 
 def difficulty(bz2_bpb: float) -> float:
@@ -66,12 +69,12 @@ def vocabulary_cost(vocab_size: int, tokens: float) -> float:
     return math.expm1(VOCABULARY_COST * math.log(vocab_size / best) ** 2)
 
 
-def repetition_cost(num_params: float, num_bytes: float, unique_bytes: float) -> float:
+def repetition_cost(num_params: float, epochs: float, unique_bytes: float) -> float:
     """Share of the bits per byte that reading a text again and again costs, beyond what `effective_bytes` says: it is learned by heart."""
-    epochs = num_bytes / unique_bytes
-    relief = NOISE_RELIEF if epochs > NOISE_EPOCHS else 0.0
     crowding = (num_params / unique_bytes / CROWDED) ** 2
-    return float((1 - relief) * LEARNED_BY_HEART * max(0.0, epochs - 1) * crowding / (1 + crowding))
+    further = max(0.0, epochs - 1)
+    growth = NOISY_FACTOR * math.sqrt(further) if epochs > NOISE_EPOCHS else further
+    return float(LEARNED_BY_HEART * growth * crowding / (1 + crowding))
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,32 @@ def val_bpb(
     tokens_per_step: float,
 ) -> float:
     """Forecast of validation bits per byte."""
-    num_bytes = tokens * bytes_per_token
-    data = effective_bytes(num_bytes, text.unique_bytes) / 1e6
-    reducible = A * (block_params / 1e6) ** -ALPHA + B * data**-BETA + NARROW * 128 / d_model
+    epochs = tokens * bytes_per_token / text.unique_bytes
+    learned = by_reading(epochs, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=text.unique_bytes)
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
     lone_layer = 1 + LONE_LAYER if num_layers == 1 else 1.0
-    costs = (1 + context_cost(seq_len, tokens)) * (1 + vocabulary_cost(vocab_size, tokens)) * (1 + repetition_cost(num_params, num_bytes, text.unique_bytes))
-    return float(text.difficulty * text.experience.correction * (IRREDUCIBLE + reducible) * costs * batch * lone_layer)
+    costs = (1 + context_cost(seq_len, tokens)) * (1 + vocabulary_cost(vocab_size, tokens)) * batch * lone_layer
+    return float(text.difficulty * text.experience.correction * learned * costs)
+
+
+def by_reading(epochs: float, *, block_params: float, num_params: float, d_model: int, unique_bytes: float) -> float:
+    """What the law says of a model that reads a text so many times, with the best batch, context and vocabulary."""
+    data = effective_bytes(epochs * unique_bytes, unique_bytes) / 1e6
+    reducible = A * (block_params / 1e6) ** -ALPHA + B * data**-BETA + NARROW * 128 / d_model
+    return float((IRREDUCIBLE + reducible) * (1 + repetition_cost(num_params, epochs, unique_bytes)))
+
+
+@cache
+def _by_epochs(block_params: float, num_params: float, d_model: int, unique_bytes: float) -> tuple[float, ...]:
+    return tuple(by_reading(epochs, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=unique_bytes) for epochs in EPOCHS)
+
+
+def worthwhile_epochs(fitting: float, *, block_params: float, num_params: float, d_model: int, unique_bytes: float) -> float:
+    """How often a text is best read where there is time for `fitting` readings: that often, or less where more would do harm."""
+    known = zip(EPOCHS, _by_epochs(block_params, num_params, d_model, unique_bytes), strict=True)
+    most = min(fitting, EPOCHS[-1])
+    all_of_them = by_reading(most, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=unique_bytes)
+    return min([(most, all_of_them), *((epochs, bpb) for epochs, bpb in known if epochs < most)], key=itemgetter(1))[0]
 
 
 def interval(forecast: float, spread: float) -> tuple[float, float]:

@@ -20,11 +20,11 @@ class Phases(Strict):
 
 
 class BudgetPlan(Strict):
-    """How the time is divided. `train` owns what is left of `total_s` when it starts, less `reserve_s` and `unused_s`."""
+    """How the time is divided. `train` owns what is left of `total_s` when it starts, less `reserve_s`."""
 
     total_s: float
     reserve_s: float  # evaluate, export and their process starts
-    unused_s: float  # time in which reading the text again would do more harm than good
+    unused_s: float  # of the training's time, as planned: to read the text again would do more harm than good, so it ends after the planned steps
     phases: Phases
 
 

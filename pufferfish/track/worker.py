@@ -193,8 +193,9 @@ def deliver_abandoned(path: Path, parent: Parent, *, own_key: str | None) -> boo
 
 
 def deliver_all_abandoned(parent: Parent, *, own_key: str | None = None) -> bool:
-    """Deliver whatever others left. False, and no more is tried, where the store does not answer."""
-    return all(deliver_abandoned(path, parent, own_key=own_key) for path in journal.abandoned())
+    """Deliver whatever others left. False where some of it could not be."""
+    are_delivered = [deliver_abandoned(path, parent, own_key=own_key) for path in journal.abandoned()]
+    return all(are_delivered)
 
 
 def deliver(reader: journal.Reader, parent: Parent, linger_s: float) -> bool:
@@ -219,15 +220,14 @@ def deliver(reader: journal.Reader, parent: Parent, linger_s: float) -> bool:
 
 
 def stay(parent: Parent, linger_s: float) -> bool:
-    """Deliver what others leave, until nobody has left anything for `linger_s`. False where the store does not answer."""
-    end_s = time.monotonic() + linger_s
+    """Deliver what others leave, until for `linger_s` nobody has left anything that could be delivered. False where something is left."""
+    end_s, is_delivered = time.monotonic() + linger_s, True
     while time.monotonic() < end_s:
         time.sleep(LOOK_S)
         if journal.abandoned():
-            end_s = time.monotonic() + linger_s
-            if not deliver_all_abandoned(parent):
-                return False
-    return True
+            is_delivered = deliver_all_abandoned(parent)
+            end_s = time.monotonic() + linger_s if is_delivered else end_s
+    return is_delivered
 
 
 def import_early() -> None:
@@ -243,15 +243,13 @@ def main() -> None:
     parent = Parent()
     parent.give_way(OPENING_NICENESS)
     with journal.attending():
-        reader = journal.Reader.open(path, is_waiting=True)
-        if reader is None:
-            return
+        reader = journal.Reader.open(path, is_waiting=True)  # None: another worker has delivered it
         store.quiet()
         import_early()
         start = journal.start_message(path)
         if start and journal.is_writer_alive(start):
             journal.Journal(path).append({"type": "tags", "values": origin.git_tags(Path(start["folder"]))})
-        is_answering = deliver(reader, parent, linger_s) and stay(parent, linger_s)
+        is_answering = (reader is None or deliver(reader, parent, linger_s)) and stay(parent, linger_s)
     if is_answering:  # somebody may have left a journal to us just before we left
         deliver_all_abandoned(parent)
 

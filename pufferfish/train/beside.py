@@ -48,7 +48,7 @@ def measuring_beside() -> Iterator[MeasureSteps]:
         try:
             here.send((model, plan))
             step: StepTime = here.recv()
-        except (EOFError, BrokenPipeError):
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             process.join()
             raise ChildProcessError(f"the process that measures steps ended with status {process.exitcode}") from None
         return step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Callable
@@ -102,9 +103,10 @@ class DeadlineClock:
     WINDOW = 24  # steps that the pace is taken from
     STALL = 3.0  # medians
 
-    def __init__(self, deadline_s: float, *, step_s: float, u: float = 0.0, now: Callable[[], float] = now_s) -> None:
-        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until there is a measured one."""
+    def __init__(self, deadline_s: float, *, step_s: float, u: float = 0.0, most_steps: float = math.inf, now: Callable[[], float] = now_s) -> None:
+        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until there is a measured one; after `most_steps` it ends before the deadline."""
         self.deadline_s, self.u, self.now = deadline_s, u, now
+        self._steps_left = most_steps
         self.reserve_s = 0.0
         self._planned_s = step_s
         self._last_steps = deque[float](maxlen=self.WINDOW)
@@ -120,6 +122,7 @@ class DeadlineClock:
         now = self.now()
         elapsed_s, self._last_s = now - self._last_s, now
         self._last_steps.append(elapsed_s)
+        self._steps_left -= 1
         steps = self.remaining_s / self.step_s
         self.u = min(1.0, self.u + (1 - self.u) / max(1.0, steps))
         self._is_over = self.u >= 1.0 or steps < 1.0
@@ -142,8 +145,8 @@ class DeadlineClock:
 
     @property
     def is_over(self) -> bool:
-        """Another step would end after the deadline."""
-        return self._is_over or self.remaining_s < self.slowest_s
+        """Another step would end after the deadline, or be too many."""
+        return self._is_over or self._steps_left < 1 or self._until_deadline_s < self.slowest_s
 
     @property
     def expected_steps(self) -> int:
@@ -152,5 +155,9 @@ class DeadlineClock:
 
     @property
     def remaining_s(self) -> float:
-        """Time for steps until the deadline."""
+        """Time for steps until the deadline, or for as many as there may be."""
+        return min(self._until_deadline_s, self._steps_left * self.step_s)
+
+    @property
+    def _until_deadline_s(self) -> float:
         return max(0.0, self.deadline_s - self.reserve_s - self.now())

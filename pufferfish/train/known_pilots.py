@@ -6,6 +6,7 @@ from typing import Any
 
 from pufferfish.base import memo
 from pufferfish.base.digest import digest
+from pufferfish.plan.pilot import FEWEST
 from pufferfish.plan.prices import OpenPilots, Pilot, RunPilot
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
@@ -24,6 +25,7 @@ class KnownPilots:
         self._question = {"text": [corpus.content, corpus.validation_content, params.data.seed], **unseen}
         self._round = digest([hardware.identity, params.model_dump(mode="json", exclude={"evaluate", "export"})])
         self._tell = tell
+        self._flown: list[Pilot] = []
         self._rounds: dict[str, list[Pilot]] = memo.recall("pilots", self._question, _read_rounds, tell=tell) or {}
 
     @property
@@ -37,7 +39,7 @@ class KnownPilots:
         return self._round in self._rounds
 
     def keeping(self, open_pilots: OpenPilots) -> OpenPilots:
-        """The same, keeping whatever comes of it."""
+        """The same, keeping what comes of it, from two pilots on: one says nothing of shapes."""
 
         def opened(data: DataPlan, sample_bytes: int) -> RunPilot:
             run = open_pilots(data, sample_bytes)
@@ -46,8 +48,9 @@ class KnownPilots:
         return opened
 
     def _keep(self, pilot: Pilot | None) -> Pilot | None:
-        if pilot:
-            self._rounds[self._round] = [*self._rounds.get(self._round, []), pilot]
+        self._flown += [pilot] if pilot else []
+        if pilot and len(self._flown) >= FEWEST:
+            self._rounds[self._round] = [*self._flown]
             rounds = {name: [{**vars(each), "model": each.model.model_dump()} for each in pilots] for name, pilots in self._rounds.items()}
             memo.keep("pilots", self._question, rounds, tell=self._tell)
         return pilot

@@ -137,7 +137,8 @@ class Training:
             return ReplayClock(self.recorded.u, step=self.step)
         if self.plan.train.clock == "steps":
             return StepClock(self.plan.train.num_steps, step=self.step)
-        return DeadlineClock(self.start_s + self.share_s - self.finish_s, step_s=self.plan.forecast.step_s, u=self._resumed_u)
+        most_steps = self.plan.train.num_steps - self.step if self.plan.budget.unused_s else math.inf
+        return DeadlineClock(self.start_s + self.share_s - self.finish_s, step_s=self.plan.forecast.step_s, u=self._resumed_u, most_steps=most_steps)
 
     def _steps(self) -> Iterator[Event]:
         """Steps with one size of micro-batch, until the clock is over, somebody wants to stop, or memory runs out."""

@@ -40,7 +40,7 @@ def preview_here(params: Params, here: Hardware, corpus: Corpus, *, other: Hardw
     pilots = pilots_here(params, other or here, corpus, tell=tell)
     case = case_here(params, other or here, corpus, here=here, pilots=pilots, tell=tell)
     case = replace(case, price_of=cache(case.price_of))  # the same models are priced for several budgets
-    return make_preview(case, None if other else measuring_here(here, measure_here, pilots, spent_s=spent_s, tell=tell))
+    return make_preview(case, None if other else measuring_here(here, measure_here, None, spent_s=spent_s, tell=tell))  # nothing is trained for a look
 
 
 def pilots_here(params: Params, hardware: Hardware, corpus: Corpus, *, tell: Tell) -> KnownPilots | None:

@@ -1,4 +1,4 @@
-"""How long training may take: the budget, less what the stages before it cost, what those after it need, and what would only do harm."""
+"""How long training may take: the budget, less what the stages before it cost, less what the stages after it need."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def train_share_s(budget: BudgetPlan, timings: dict[str, Timing | None], *, own:
     spent_s = sum(timing.elapsed_s if timing else planned[name] for name, timing in ((name, timings.get(name)) for name in BEFORE))
     chain = [*(timings.get(name) for name in BEFORE), own]
     pause_s = sum(_pause_s(before, after, budget.phases.between_s / NUM_PAUSES) for before, after in pairwise(chain))
-    return budget.total_s - spent_s - pause_s - budget.reserve_s - budget.unused_s
+    return budget.total_s - spent_s - pause_s - budget.reserve_s
 
 
 def _pause_s(before: Timing | None, after: Timing | None, planned_s: float) -> float:

@@ -88,6 +88,8 @@ def time_table(plan: Plan, timing: Timing) -> list[str]:
     rows = [("time", "planned", "spent", "")]
     for name, planned_s in phase_rows(plan.budget.phases):
         rows.append((name, format_duration(planned_s), format_duration(spent[name]) if name in spent else "-", ""))
+    if plan.budget.unused_s:
+        rows.append(("left unused", format_duration(plan.budget.unused_s), "", ""))
     spent_s = total_spent_s(timing)
     rows.append(("total", format_duration(plan.budget.total_s), format_duration(spent_s), lateness(spent_s, plan.budget.total_s)))
     return columns(rows, align="<>><")
