@@ -40,7 +40,7 @@ class Workshop:
     def plan(self, *, hardware=None, **sections):
         self.spent_s = 1.0
         wishes = {"data": {"source": "text", "path": "lines.txt", "vocab_size": 512}, "model": {"seq_len": 128, "d_model": 64}}
-        params = Params.model_validate({**wishes, **sections, "train": {"compile": False, **sections.get("train", {})}})
+        params = Params.model_validate({"plan": {"pilots": False}, **wishes, **sections, "train": {"compile": False, **sections.get("train", {})}})
         corpus = inspect_corpus(params.data)
         return planning.plan_here(params, hardware or self.hardware, corpus, measure=self.measure, spent_s=lambda: self.spent_s, tell=self.said.append)
 

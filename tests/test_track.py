@@ -392,7 +392,7 @@ def test_who_stays_gives_up_on_a_silent_store_and_keeps_what_waits(checkout, dat
     open_result().finish()
     with closing(sqlite3.connect(database, isolation_level=None)) as lock:
         lock.execute("BEGIN EXCLUSIVE")
-        assert not worker.stay(GoneParent(), linger_s=30.0)
+        assert not worker.stay(GoneParent(), linger_s=1.0)
     assert len(journals()) == 1
 
 

@@ -23,7 +23,8 @@ ENCODED_BYTES_PER_S = 200_000  # of the budget: no training reads more
 PREPARE_START_S = 0.5
 WRITE_S = 0.2  # the end of planning, after the last look at the time
 COUNTED_STEPS_S = 60.0  # what a training by steps may take at least, so that a small budget does not refuse it
-ROUGH_TOKENS_PER_S = 20_000  # until a candidate is chosen
+ROUGH_TOKENS_PER_S = 20_000  # until a candidate is chosen, and less where the fastest matrix products leave less to a small model:
+ROUGH_FLOPS_PER_TOKEN, ROUGH_SHARE = 2.5e6, 0.4
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Case:
         time = f"{total_s:.3f}".rstrip("0").rstrip(".") + "s"
         return replace(self, params=self.params.model_copy(update={"budget": BudgetParams(time=time)}))
 
-    def divided(self, vocabulary: Vocabulary, *, plan_s: float, tokens_per_s: float = ROUGH_TOKENS_PER_S) -> BudgetPlan:
+    def divided(self, vocabulary: Vocabulary, *, plan_s: float, tokens_per_s: float = 0.0) -> BudgetPlan:
         """The budget by phase; training gets what is left."""
         validation_bytes = self.corpus.validation_bytes or min(VALIDATION_SHARE * self.corpus.num_bytes, MAX_VALIDATION_BYTES)
         learning_s = self.tokenizer_bytes(vocabulary) / 1e6 * vocabulary.train_tokenizer_s
@@ -79,8 +80,14 @@ class Case:
             plan_s=plan_s,
             prepare_s=PREPARE_START_S + learning_s + encoding_s,
             validation_tokens=validation_bytes / vocabulary.bytes_per_token,
-            trained_tokens_per_s=tokens_per_s,
+            trained_tokens_per_s=tokens_per_s or self.rough_tokens_per_s,
         )
+
+    @cached_property
+    def rough_tokens_per_s(self) -> float:
+        """A pace until a candidate is chosen."""
+        fastest = max(gemm.flops_per_s for speed in self.hardware.measured.dtypes for gemm in speed.gemms)
+        return min(ROUGH_TOKENS_PER_S, ROUGH_SHARE * fastest / ROUGH_FLOPS_PER_TOKEN)
 
     def tokenizer_bytes(self, vocabulary: Vocabulary) -> float:
         """Sample for the tokenizer: a fixed size, less where that would cost too much of the budget or there is less text."""
@@ -98,7 +105,7 @@ class Case:
         loops_s = {each.vocab_size: self.loop_s(each, plan_s=plan_s) for each in self.vocabularies}
         return Situation(self.machine, self.params.data, train or self.params.train, self.price_of, self.text, lambda each: loops_s[each.vocab_size])
 
-    def check_budget(self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], tokens_per_s: float = ROUGH_TOKENS_PER_S, extra_s: float = 0.0) -> None:
+    def check_budget(self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], tokens_per_s: float = 0.0, extra_s: float = 0.0) -> None:
         """Raises UserError if too little is left for training by the clock. `plan_s` is what planning takes of any budget, `extra_s` joins the set-up."""
         if self.is_timed:
             budget.check(

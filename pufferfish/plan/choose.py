@@ -14,6 +14,7 @@ from pufferfish.plan.scaling import Text
 from pufferfish.schema.plan import ModelPlan
 
 NEAR = 0.003  # relative difference of forecasts that counts as equal
+UNMEASURED = 0.01  # relative difference of forecasts that a predicted pace has to promise
 KERNEL = 0.7  # e-folds of size over which a measured correction is trusted
 MEASURED_STEPS_S, MOST_STEPS = 0.4, 4  # time for the steps of one measurement, and how many of them it takes where they take longer
 MEASURE_START_S = 0.3  # building and first step of a measurement, besides its steps
@@ -106,8 +107,11 @@ def distance(one: ModelPlan, other: ModelPlan) -> float:
 
 
 def choose(candidates: list[Candidate], *, text: Text) -> Candidate:
-    """The smallest of those whose forecast is within `NEAR` of the best; measured ones go first."""
-    pool = [candidate for candidate in candidates if candidate.measured] or candidates
+    """The smallest of those whose forecast is within `NEAR` of the best. One not measured has to promise `UNMEASURED` more, and is never compiled."""
+    measured = [candidate for candidate in candidates if candidate.measured]
+    bound = (1 - UNMEASURED) * min((candidate.forecast(text) for candidate in measured), default=math.inf)
+    others = [each for each in candidates if not each.measured and not each.train.is_compiled and each.forecast(text) < bound] if measured else candidates
+    pool = [*measured, *others]
     best = min(candidate.forecast(text) for candidate in pool)
     near = [candidate for candidate in pool if candidate.forecast(text) <= best * (1 + NEAR)]
     return min(near, key=lambda candidate: (candidate.price.num_params, candidate.forecast(text)))

@@ -9,9 +9,10 @@ from pufferfish.plan.prices import Price
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 
-ELEMENT_PASSES = 6.0  # times an activation is read or written in forward and backward together, eager; a guess, only ranks what to measure
+# Real steps over what their parts would take alone, eager: fitted to nine shapes on two cores, all within 18 % (docs/LOG.md); guesses for GPUs.
+PRODUCTS = {"cpu": 1.5, "cuda": 1.0}  # over matrix products at their measured speed
+MOVED = {"cpu": 10.0, "cuda": 2.0}  # over the kept activations at the streamed bandwidth
 COMPILED_SHARE = 0.45  # of the passes and launches that remain when the compiler fuses them; a guess
-CACHE_BYTES_FACTOR = 3.0  # small activations live in caches, faster than the streamed bandwidth by so much; a guess
 MUON_POLYNOMIALS = 5
 ADAM_BYTES = 32  # per parameter, read and written
 
@@ -48,11 +49,11 @@ def step_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainP
     num_micro = train.tokens_per_step // tokens
     head = model.vocab_size * model.d_model
     blocks = (price.flops_per_token - 6 * head) * tokens / machine.gemm_flops_per_s(train.dtype, tokens, model.d_model, 2 * model.d_ff)
-    products_s = blocks + 6 * head * tokens / machine.gemm_flops_per_s(train.dtype, tokens, model.d_model, model.vocab_size)
+    products_s = PRODUCTS[train.device] * (blocks + 6 * head * tokens / machine.gemm_flops_per_s(train.dtype, tokens, model.d_model, model.vocab_size))
     element_bytes = 4 if train.dtype == "float32" else 2
     share = COMPILED_SHARE if train.is_compiled else 1.0
-    moved = (price.activation_elements_per_token * element_bytes + 4 * price.float32_elements_per_token) * ELEMENT_PASSES * tokens
-    moved_s = share * moved / (machine.measured.bandwidth_bytes_per_s * CACHE_BYTES_FACTOR)
+    moved = (price.activation_elements_per_token * element_bytes + 4 * price.float32_elements_per_token) * tokens
+    moved_s = share * MOVED[train.device] * moved / machine.measured.bandwidth_bytes_per_s
     launch_s = share * price.num_operations * machine.measured.launch_s
     checkpointing = 4 / 3 if train.is_checkpointed else 1.0
     return num_micro * checkpointing * (products_s + moved_s + launch_s) + optimizer_seconds(machine, price, model, train)
