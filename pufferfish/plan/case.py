@@ -24,7 +24,7 @@ PREPARE_START_S = 0.5
 WRITE_S = 0.2  # the end of planning, after the last look at the time
 COUNTED_STEPS_S = 60.0  # what a training by steps may take at least, so that a small budget does not refuse it
 ROUGH_TOKENS_PER_S = 20_000  # until a candidate is chosen, and less where the fastest matrix products leave less to a small model:
-ROUGH_FLOPS_PER_TOKEN, ROUGH_SHARE = 2.5e6, 0.4
+ROUGH_FLOPS_PER_TOKEN, ROUGH_SHARE = 2.5e6, 0.35
 
 
 @dataclass(frozen=True)
