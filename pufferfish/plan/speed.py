@@ -9,7 +9,7 @@ from pufferfish.plan.prices import Price
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 
-# Real steps over what their parts would take alone, eager: fitted to nine shapes on two cores, all within 18 % (docs/LOG.md); guesses for GPUs.
+# Real steps over what their parts would take alone, eager: fitted to nine shapes on two cores, all within 20 % (docs/LOG.md); guesses for GPUs.
 PRODUCTS = {"cpu": 1.5, "cuda": 1.0}  # over matrix products at their measured speed
 MOVED = {"cpu": 10.0, "cuda": 2.0}  # over the kept activations at the streamed bandwidth
 COMPILED_SHARE = 0.45  # of the passes and launches that remain when the compiler fuses them; a guess
