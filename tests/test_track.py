@@ -179,7 +179,8 @@ def test_a_resumed_training_logs_no_step_twice(checkout, childless):
     assert history(row, "train/loss")[5:7] == [(5, 15.0), (6, 26.0)]
 
 
-def test_what_a_killed_process_left_does_not_undo_a_finished_row(checkout, childless):
+def test_what_a_killed_process_left_does_not_undo_a_finished_row(checkout, childless, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1_795_000_000.1234)  # one moment for both ends: it is not a whole millisecond
     begin().metrics({"train/loss": 3.0}, 1)
     (killed,) = journals()
     content = killed.read_bytes()

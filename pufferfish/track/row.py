@@ -33,7 +33,7 @@ class Row:
         self.start_s: float = run.info.start_time / 1000
         self._known_params = set(run.data.params)
         self._last_steps = self._read_last_steps(run) if start["is_resumed"] else {}
-        self._ended_s = 0.0 if run.info.status == "RUNNING" else (run.info.end_time or 0) / 1000
+        self._ended_ms = 0 if run.info.status == "RUNNING" else run.info.end_time or 0
 
     def _read_last_steps(self, run: Run) -> dict[str, int]:
         """For each metric the step from which a resumed training goes on: what the interrupted one logged is not logged again."""
@@ -55,15 +55,15 @@ class Row:
 
     def reopen(self) -> None:
         """Work on this row goes on."""
-        if self._ended_s:
+        if self._ended_ms:
             self._client.update_run(self.run_id, status="RUNNING")
-            self._ended_s = 0.0
+            self._ended_ms = 0
 
     def end(self, status: str, at_s: float) -> None:
         """FINISHED, FAILED or KILLED, unless later work has ended the row already."""
-        if at_s <= self._ended_s:
-            return
-        self._client.set_terminated(self.run_id, status=status, end_time=round(at_s * 1000))
+        end_ms = round(at_s * 1000)  # what the store keeps: within one millisecond the first end counts
+        if end_ms > self._ended_ms:
+            self._client.set_terminated(self.run_id, status=status, end_time=end_ms)
 
     def _head(self, pending: deque[journal.Message]) -> list[journal.Message]:
         """The first message, or as many lines of metrics as fit into one batch."""
