@@ -71,13 +71,10 @@ MISTAKES = [
     ("train", "optimizer: adamm", "`train.optimizer`: there is no such optimizer", "train.optimizer: adamm", "did you mean `adamw`?"),
     ("train", "dtype: fp16", "`train.dtype`: not one of the choices", "train.dtype: fp16", "use one of: float32, bfloat16, float16, or auto"),
     ("plan", "strategy: tabel", "`plan.strategy`: there is no such strategy", "plan.strategy: tabel", "did you mean `table`?"),
-    (
-        "plan",
-        "pilots: true",
-        "`plan.pilots`: short trainings cannot be forced",
-        "plan.pilots: true",
-        "write false for none, or auto",
-    ),
+    ("plan", "pilots: true", "`plan.pilots`: short trainings cannot be forced", "plan.pilots: true", "write false for none, or auto"),
+    ("plan", "pilots: yes", "`plan.pilots`: neither auto nor false", "plan.pilots: yes", "write false for none, or auto"),
+    ("plan", "pilots: 0", "`plan.pilots`: neither auto nor false", "plan.pilots: 0", "write false for none, or auto"),
+    ("plan", "pilots:", "`plan.pilots`: neither auto nor false", "plan.pilots: (nothing)", "write false for none, or auto"),
     ("plan", "strategy: 7", "`plan.strategy`: not text", "plan.strategy: 7", "write text, in quotes if it looks like a number"),
     ("hardware_probe", "device: gpu", "`hardware_probe.device`: not one of the choices", "hardware_probe.device: gpu", "use one of: auto, cpu, cuda"),
     (

@@ -104,9 +104,10 @@ class HardwareProbeParams(Strict):
     threads: OrAuto[Count] = Field("auto", description="CPU threads; auto takes the cores this process may use")
 
 
-def _is_not_forced(value: bool) -> bool:
-    if value:
-        raise ValueError("short trainings cannot be forced: write false for none")
+def _is_not_forced(value: Any) -> Any:
+    if value is not False:
+        what = "short trainings cannot be forced" if value is True else "neither auto nor false"
+        raise ValueError(f"{what}: write false for none")
     return value
 
 
@@ -116,7 +117,7 @@ class PlanParams(Strict):
     strategy: Annotated[str, AfterValidator(_is_a_strategy)] = Field(
         "measured", description="measured: price a grid, measure the best few, choose; table: the classic time table, to compare with"
     )
-    pilots: OrAuto[Annotated[Flag, AfterValidator(_is_not_forced)]] = Field(
+    pilots: OrAuto[Annotated[Flag, BeforeValidator(_is_not_forced)]] = Field(
         "auto", description="short trainings on the text, which correct the forecasts; auto: where planning has the time, from about 7 minutes on; false: none"
     )
 
