@@ -67,6 +67,16 @@ def test_a_sample_comes_from_all_over_the_text_in_whole_lines():
     assert sample != read_sample(TextSource(data.path), 200_000, seed=1)
 
 
+def test_short_documents_fill_a_sample_as_long_ones_do():
+    Path("folder").mkdir()
+    for number in range(400):
+        Path(f"folder/{number:03}.txt").write_text(f"{number} speaks of fish and water\n" * 50, "utf-8")
+    Path("folder/empty.txt").touch()
+    sample = read_sample(TextSource("folder"), 200_000, seed=0)
+    assert 190_000 < sum(len(text.encode()) for text in sample) <= 200_000
+    assert {line[line.index(" ") :] for text in sample for line in text.splitlines()} == {" speaks of fish and water"}
+
+
 def test_a_text_without_lines_is_sampled_in_whole_characters():
     Path("folder").mkdir()
     Path("folder/one.txt").write_text("🐡" * 40_000, "utf-8")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import bz2
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
@@ -85,21 +87,27 @@ def read_sample(source: Source, sample_bytes: int, seed: int) -> list[str]:
     num_blocks = min(max(HELD_OUT, sample_bytes // BLOCK_BYTES), max(1, total // BLOCK_BYTES))
     slot = total / num_blocks
     random = np.random.default_rng(seed)
-    texts = []
-    for number in range(num_blocks):
-        position = int(number * slot + random.random() * max(0.0, slot - BLOCK_BYTES))
-        index = bisect_right(ends, position)
-        path, begin = files[index], ends[index - 1] if index else 0
+    positions = [int(number * slot + random.random() * max(0.0, slot - BLOCK_BYTES)) for number in range(num_blocks)]
+    blocks = (_read_block(files, ends, position) for position in positions)
+    return [block for block in blocks if block]
+
+
+def _read_block(files: Sequence[Path], ends: Sequence[int], position: int) -> str:
+    """Text from a place in all files together: where one ends, the next goes on, so that short documents do not make a small sample."""
+    first = bisect_right(ends, position)
+    begin = ends[first - 1] if first else 0
+    is_start, offset, block = position == begin, position - begin, b""
+    for path in files[first:]:
         try:
             with open(path, "rb") as file:
-                file.seek(position - begin)
-                block = file.read(BLOCK_BYTES)
+                file.seek(offset)
+                block += file.read(BLOCK_BYTES - len(block))
         except OSError as error:
             raise unreadable(path, error) from None
-        text = _whole_lines(block, is_start=position == begin)
-        if text:
-            texts.append(text)
-    return texts
+        if len(block) == BLOCK_BYTES:
+            break
+        offset = 0
+    return _whole_lines(block, is_start=is_start)
 
 
 def _whole_lines(block: bytes, *, is_start: bool) -> str:
