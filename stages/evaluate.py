@@ -21,14 +21,16 @@ def main() -> None:
     plan, outcome = Plan.load(paths.MODEL / "plan.json"), Outcome.load(paths.MODEL / "outcome.json")
     ensure_runtime(plan.train.num_threads)
 
+    from pufferfish.data.shards import load_subset
     from pufferfish.evaluate.baselines import measure_subset
     from pufferfish.track.training import track_result
 
+    subset = load_subset(paths.SUBSET)
     with track_result(plan, run_key=outcome.run_key) as tracker, ThreadPoolExecutor(1) as beside:
-        baselines = beside.submit(measure_subset, paths.SUBSET, say=print)  # on another core, which the import of torch leaves idle
+        baselines = beside.submit(measure_subset, subset, paths.SUBSET, say=print)  # on another core, which the import of torch leaves idle
         from pufferfish.evaluate.summary import compared, describe, evaluate_model, tracked_metrics  # torch arrives here
 
-        evaluation, samples = evaluate_model(params, paths.MODEL, paths.SUBSET, baselines=baselines.result, say=print)
+        evaluation, samples = evaluate_model(params, paths.MODEL, subset=subset, subset_folder=paths.SUBSET, baselines=baselines.result, say=print)
         evaluation.save(paths.EVALUATION)
         atomic.write_json(paths.METRICS, compared(plan, outcome, evaluation))
         remember(plan, outcome, evaluation.val_bpb)

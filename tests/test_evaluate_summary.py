@@ -1,15 +1,27 @@
 """One evaluation reads the same on the screen, in DVC's table and in the tracking room."""
 
+import runpy
 import subprocess
 import sys
+from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from safetensors.torch import save_file
+from test_export_hf import DOCUMENTS, make_subset, toy_plan, toy_weights
 from toys import outcome, whole_plan
 
+from pufferfish.base import paths
+from pufferfish.base.digest import digest_file
+from pufferfish.data import shards
+from pufferfish.data.tokenizer import train_up_to
 from pufferfish.evaluate.summary import compared, describe, tracked_metrics
+from pufferfish.schema.params import Params
 from pufferfish.schema.reports import Evaluation
 
+ROOT = Path(__file__).resolve().parents[1]
 BASELINES = {"uniform": 8.0, "unigram": 4.625, "lzma": 2.0625, "5-gram": 1.9375}
 
 
@@ -48,3 +60,25 @@ def test_the_scores_are_told_from_the_worst_to_the_best(evaluation):
     lines = describe(evaluation).splitlines()
     assert "1.3125 bits per byte" in lines[0]
     assert [line.split(maxsplit=1)[1] for line in lines[1:]] == [*BASELINES, "this model"]
+
+
+def test_the_stage_hashes_each_prepared_file_once(workplace, monkeypatch):
+    paths.PARAMS.write_text(
+        "".join(f"{section}: {{}}\n" for section in Params.model_fields).replace("evaluate: {}", "evaluate: {prompts: [x], sample_tokens: 1}")
+    )
+    paths.MODEL.mkdir(parents=True)
+    tokenizer = train_up_to(DOCUMENTS, 300)
+    subset, plan = make_subset(paths.SUBSET, tokenizer), toy_plan(vocab_size=tokenizer.get_vocab_size())
+    plan.save(paths.MODEL / "plan.json")
+    tokenizer.save(str(paths.MODEL / "tokenizer.json"))
+    save_file(toy_weights(plan), paths.MODEL / "model.safetensors")
+    sha256 = digest_file(paths.MODEL / "model.safetensors")
+    outcome(plan, subset=subset.identity, weights_sha256=sha256).save(paths.MODEL / "outcome.json")
+    hashed = Counter()
+    monkeypatch.setattr(shards, "digest_file", lambda path: hashed.update([path.name]) or digest_file(path))
+    monkeypatch.setattr("pufferfish.base.runtime.ensure_runtime", lambda num_threads: None)
+    monkeypatch.setattr("pufferfish.track.training.track_result", lambda plan, run_key: nullcontext(Mock()))
+    runpy.run_path(str(ROOT / "stages" / "evaluate.py"), run_name="__main__")
+    assert Evaluation.load(paths.EVALUATION).weights_sha256 == sha256
+    assert set(hashed) == {"train.bin", "validation.bin", "tokenizer.json", "validation.txt", "validation_documents.json"}
+    assert set(hashed.values()) == {1}

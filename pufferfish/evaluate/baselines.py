@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pufferfish.data.shards import VALIDATION_TEXT, load_subset, open_tokens
+from pufferfish.data.shards import VALIDATION_TEXT, open_tokens
 from pufferfish.evaluate.ngram import KneserNey
+from pufferfish.schema.reports import Subset
 
 ORDER = 5
 MAX_TRAIN_TOKENS = 4_000_000  # for the n-gram: under a second on one core, and the embedded corpus whole
@@ -59,9 +60,8 @@ def ngram_bpb(train_N: np.ndarray, validation_N: np.ndarray, *, vocab_size: int,
     return float(nats_N[1:].sum()) / (math.log(2) * num_bytes)
 
 
-def measure_subset(folder: Path, *, say: Callable[[str], None]) -> Baselines:
-    """`measure_baselines` of a subset. Raises UserError where files are missing or changed."""
-    subset = load_subset(folder)
+def measure_subset(subset: Subset, folder: Path, *, say: Callable[[str], None]) -> Baselines:
+    """`measure_baselines` of what the folder holds. Raises UserError where token files are missing or have another size."""
     train_N, validation_N = (open_tokens(folder, shard, subset.token_dtype) for shard in (subset.train, subset.validation))
     return measure_baselines(train_N, validation_N, (folder / VALIDATION_TEXT).read_bytes(), vocab_size=subset.vocab_size, say=say)
 

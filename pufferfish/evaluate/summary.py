@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from pufferfish.base.errors import UserError
-from pufferfish.data.shards import load_subset, open_tokens
+from pufferfish.data.shards import open_tokens
 from pufferfish.data.tokenizer import load_tokenizer
 from pufferfish.evaluate.baselines import Baselines
 from pufferfish.evaluate.samples import write_samples
@@ -20,17 +20,19 @@ from pufferfish.generate.engine import Engine
 from pufferfish.model.load import load_model
 from pufferfish.schema.params import EvaluateParams
 from pufferfish.schema.plan import Plan
-from pufferfish.schema.reports import Evaluation, Outcome
+from pufferfish.schema.reports import Evaluation, Outcome, Subset
 
 Say = Callable[[str], None]
 
 
-def evaluate_model(params: EvaluateParams, model_folder: Path, subset_folder: Path, *, baselines: Callable[[], Baselines], say: Say) -> tuple[Evaluation, str]:
-    """The evaluation and the samples as Markdown. `baselines` are asked for last, `say` hears what each part cost.
+def evaluate_model(
+    params: EvaluateParams, model_folder: Path, *, subset: Subset, subset_folder: Path, baselines: Callable[[], Baselines], say: Say
+) -> tuple[Evaluation, str]:
+    """The evaluation and the samples as Markdown. `subset` is the manifest of its folder, `baselines` are asked for last, `say` hears what each part cost.
 
     Raises UserError if the model was trained on another subset, if its device is gone, or if files are missing or changed.
     """
-    outcome, subset = Outcome.load(model_folder / "outcome.json"), load_subset(subset_folder)
+    outcome = Outcome.load(model_folder / "outcome.json")
     if outcome.subset != subset.identity:
         saw = f"subset {subset.identity}, trained on {outcome.subset}"
         raise UserError("the model was trained on another text", saw=saw, fix="run `dvc repro`")
