@@ -11,14 +11,14 @@ from pufferfish.base.runtime import ensure_runtime
 from pufferfish.base.stage import stage
 from pufferfish.schema.experience import remember
 from pufferfish.schema.params import Params
-from pufferfish.schema.plan import Plan
+from pufferfish.schema.plan import TrainedPlan
 from pufferfish.schema.reports import Outcome
 
 
 @stage("evaluate")
 def main() -> None:
     params = Params.load(paths.PARAMS).evaluate
-    plan, outcome = Plan.load(paths.MODEL / "plan.json"), Outcome.load(paths.MODEL / "outcome.json")
+    plan, outcome = TrainedPlan.load(paths.MODEL / "plan.json"), Outcome.load(paths.MODEL / "outcome.json")
     ensure_runtime(plan.train.num_threads)
 
     from pufferfish.data.shards import load_subset

@@ -8,14 +8,14 @@ from pufferfish.base import paths, registry
 from pufferfish.base.runtime import ensure_runtime
 from pufferfish.base.stage import stage
 from pufferfish.schema.params import Params
-from pufferfish.schema.plan import Plan
+from pufferfish.schema.plan import TrainedPlan
 from pufferfish.schema.reports import Evaluation, Outcome
 
 
 @stage("export")
 def main() -> None:
     params, evaluation = Params.load(paths.PARAMS).export, Evaluation.load(paths.EVALUATION)
-    plan, outcome = Plan.load(paths.MODEL / "plan.json"), Outcome.load(paths.MODEL / "outcome.json")
+    plan, outcome = TrainedPlan.load(paths.MODEL / "plan.json"), Outcome.load(paths.MODEL / "outcome.json")
     ensure_runtime(plan.train.num_threads)
 
     from pufferfish.track.training import track_result

@@ -2,12 +2,21 @@
 
 import json
 import os
+import runpy
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from toys import outcome, whole_plan
 
+from pufferfish.base import paths
 from pufferfish.base.errors import UserError
+from pufferfish.cli.main import main
 from pufferfish.schema.artifact import Artifact
+from pufferfish.schema.params import Params
+from pufferfish.schema.reports import Evaluation
+
+STAGES = Path(__file__).resolve().parents[1] / "stages"
 
 
 class Catch(Artifact):
@@ -103,3 +112,31 @@ def test_numbers_that_json_cannot_hold_are_never_written():
 def test_an_artifact_does_not_change_after_construction():
     with pytest.raises(ValueError, match="frozen"):
         CATCH.num_fish = 8
+
+
+def run_stage(name):
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(STAGES / f"{name}.py"), run_name="__main__")
+    return ended.value.code
+
+
+READERS = {
+    "evaluate": lambda: run_stage("evaluate"),
+    "export": lambda: run_stage("export"),
+    "generate": lambda: main(["generate"]),
+    "replay": lambda: main(["replay"]),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_plan_beside_the_weights_names_the_stage_that_put_it_there(workplace, capsys, reader):
+    paths.PARAMS.write_text("".join(f"{section}: {{}}\n" for section in Params.model_fields))
+    numbers = dict.fromkeys(("val_bpb", "val_loss_nats", "perplexity", "num_tokens", "num_bytes", "forecast_bpb", "ngram_tokens"), 1)
+    Evaluation(weights_sha256="w0", baselines={}, **numbers).save(paths.EVALUATION)
+    outcome(whole_plan()).save(paths.MODEL / "outcome.json")
+    whole_plan().save(paths.MODEL / "plan.json")
+    change(paths.MODEL / "plan.json", schema_version=0)
+    assert READERS[reader]() == 2
+    what, _, fix = capsys.readouterr().err.splitlines()
+    assert what == f"{reader}: artifacts/model/plan.json was written by another version"
+    assert fix == "  fix:  run `dvc repro --force --single-item train`"

@@ -19,7 +19,7 @@ from pufferfish.evaluate.validation import Validation, as_trained, evaluate_vali
 from pufferfish.generate.engine import Engine
 from pufferfish.model.load import load_model
 from pufferfish.schema.params import EvaluateParams
-from pufferfish.schema.plan import Plan
+from pufferfish.schema.plan import Plan, TrainedPlan
 from pufferfish.schema.reports import Evaluation, Outcome, Subset
 
 Say = Callable[[str], None]
@@ -36,7 +36,7 @@ def evaluate_model(
     if outcome.subset != subset.identity:
         saw = f"subset {subset.identity}, trained on {outcome.subset}"
         raise UserError("the model was trained on another text", saw=saw, fix="run `dvc repro`")
-    device = Plan.load(model_folder / "plan.json").train.device
+    device = TrainedPlan.load(model_folder / "plan.json").train.device
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the model is evaluated where it was trained", saw="no CUDA device", fix="run `dvc repro`: another machine has another plan")
     validation_N = open_tokens(subset_folder, subset.validation, subset.token_dtype)

@@ -9,7 +9,7 @@ from pufferfish.base import paths
 from pufferfish.base.errors import UserError
 from pufferfish.data.shards import load_subset
 from pufferfish.schema.hardware import Fingerprint, Hardware
-from pufferfish.schema.plan import Plan
+from pufferfish.schema.plan import Plan, TrainedPlan
 from pufferfish.schema.reports import Outcome, Subset
 from pufferfish.train.realised import SCHEDULE, Realised, load_realised
 
@@ -33,7 +33,7 @@ def open_recording(artifacts: Path) -> Recording:
     if not model.is_dir():
         fix = "run `make repro`, or name a folder of artifacts: `pufferfish replay FOLDER`"
         raise UserError("there is no training to repeat", saw=f"no folder {model.absolute()}", fix=fix)
-    plan, outcome = Plan.load(model / "plan.json"), Outcome.load(model / "outcome.json")
+    plan, outcome = TrainedPlan.load(model / "plan.json"), Outcome.load(model / "outcome.json")
     realised = load_realised(model / SCHEDULE)
     if len(realised.u) != outcome.num_steps:
         saw = f"{len(realised.u)} steps in {model / SCHEDULE}, {outcome.num_steps} in outcome.json"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from pufferfish.base.digest import digest_file
 from pufferfish.base.errors import UserError
 from pufferfish.model.transformer import Decoder
-from pufferfish.schema.plan import Plan
+from pufferfish.schema.plan import Plan, TrainedPlan
 from pufferfish.schema.reports import Outcome
 
 WEIGHTS = "model.safetensors"
@@ -18,7 +18,7 @@ WEIGHTS = "model.safetensors"
 
 def load_model(folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[Decoder, Plan]:
     """Raises UserError if a file is missing or the weights are not those that training wrote."""
-    plan, outcome = Plan.load(folder / "plan.json"), Outcome.load(folder / "outcome.json")
+    plan, outcome = TrainedPlan.load(folder / "plan.json"), Outcome.load(folder / "outcome.json")
     weights = folder / WEIGHTS
     if not weights.exists():
         raise UserError(f"{weights} is missing", saw=f"no file {weights.absolute()}", fix="run `dvc repro train`")

@@ -147,3 +147,9 @@ class Plan(Artifact):
     train: TrainPlan
     forecast: Forecast
     why: Why
+
+
+class TrainedPlan(Plan):
+    """The copy beside the weights of a model: what was in force when it was trained."""
+
+    MADE_BY: ClassVar[str] = "train"
