@@ -13,7 +13,7 @@ MOST_EPOCHS = 2.0  # a guess
 
 def settle_lookup(case: Case, selection: Selection) -> Selection:
     """The selection, its models without the table that the plan was free to give them, if the best one would read the text too often."""
-    if not _is_free(case) or selection.epochs <= MOST_EPOCHS:
+    if not _is_free(case) or _readings(case, selection) <= MOST_EPOCHS:
         return selection
     plain = {id(each): _without_table(case, each) for each in selection.candidates}
     best = plain[id(selection.best)]
@@ -27,6 +27,13 @@ def settle_lookup(case: Case, selection: Selection) -> Selection:
     )
 
 
+def _readings(case: Case, selection: Selection) -> float:
+    """How often the best one has time to read the text: where it stops before, because more would do harm, rows are learned by heart all the same."""
+    best = selection.best
+    num_steps = best.fitting_steps if case.is_timed else best.num_steps
+    return num_steps * best.train.tokens_per_step * best.vocabulary.bytes_per_token / selection.text.unique_bytes
+
+
 def _without_table(case: Case, candidate: Candidate) -> Candidate:
     """The pace stays as it was found: a table costs next to none."""
     model = candidate.model.model_copy(update={"lookup": "none"})
@@ -37,7 +44,9 @@ def lookup_reasons(case: Case, selection: Selection) -> list[str]:
     """Where the plan was free to look something up, whether it does."""
     if not _is_free(case):
         return []
-    bound = f"that pays where a text is read {MOST_EPOCHS:g} times at most, and this one is read {selection.epochs:.1f} times"
+    readings = _readings(case, selection)
+    read = f"there is time to read this one {readings:.1f} times" if readings > selection.epochs else f"this one is read {readings:.1f} times"
+    bound = f"that pays where a text is read {MOST_EPOCHS:g} times at most, and {read}"
     table = "values of tokens are looked up in a table, so the export comes with code" if selection.best.model.lookup == "value" else "nothing is looked up"
     return [f"{table}: {bound}"]
 
