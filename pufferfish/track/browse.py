@@ -11,6 +11,7 @@ from pufferfish.track.clean import without_secrets
 from pufferfish.track.tracker import Tracker, start_worker
 
 HOST, PORT = "127.0.0.1", 5000
+PAGE = "#/experiments?workflowType=machine_learning"  # MLflow's first page, and that of an experiment, are for agents and their traces
 SHOWN_HERE = {"", "file", "sqlite", "postgresql", "mysql", "mssql"}  # folders and databases; what else MLflow can log to is a server that has its own pages
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     if is_server(uri):
         print(f"MLFLOW_TRACKING_URI names a server, which shows the runs itself: {without_secrets(uri)}")
         return
-    print(f"the runs of {without_secrets(uri)} on http://{HOST}:{PORT} (Ctrl-C ends it)", flush=True)
+    print(f"the runs of {without_secrets(uri)} on http://{HOST}:{PORT}/{PAGE} (Ctrl-C ends it)", flush=True)
     store.quiet()
     os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # not as an argument, which every user of the machine could read
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(PORT)])
