@@ -1,9 +1,19 @@
 """The console script: sub-commands are found late, mistakes are told in three lines."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from machines import MACHINES
+from toys import outcome, whole_plan
+
+from pufferfish.base import atomic, paths
 from pufferfish.base.errors import UserError
 from pufferfish.cli import main as cli
+from pufferfish.schema.reports import Evaluation
+from pufferfish.ui.tables import STAGES
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = ["size", "--layers", "2", "--width", "64", "--context", "128", "--vocab", "300"]
 
 
 class Told:
@@ -75,3 +85,80 @@ def test_check_accepts_the_shipped_settings_and_refuses_broken_ones(workplace, c
 def test_the_summary_before_any_run_says_what_to_run(workplace, capsys):
     assert cli.main(["summary"]) == 2
     assert "dvc repro" in capsys.readouterr().err
+
+
+MISTYPED = [
+    ([], "pufferfish", "command", "pufferfish --help"),
+    (["sumary"], "pufferfish", "'sumary'", "pufferfish --help"),
+    (["summary", "again"], "summary", "again", "pufferfish summary --help"),
+    (["plan", "--budget"], "plan", "--budget", "pufferfish plan --help"),
+    (["size", "--layers", "two"], "size", "'two'", "pufferfish size --help"),
+    (["generate", "--seed", "1.5"], "generate", "'1.5'", "pufferfish generate --help"),
+]
+
+
+@pytest.mark.parametrize(("words", "name", "saw", "fix"), MISTYPED, ids=[" ".join(row[0]) for row in MISTYPED])
+def test_what_was_mistyped_is_told_in_three_lines_too(capsys, words, name, saw, fix):
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"{name}: the command line is not right"
+    assert saw in told[1]
+    assert told[2] == f"  fix:  see `{fix}`"
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize("error", [IsADirectoryError, NotADirectoryError, PermissionError])
+def test_what_stands_in_the_place_of_a_file_is_told_by_its_name(behave, capsys, error):
+    behave(error(1, "In the way", "deep/file.json"))
+    assert cli.main(["replay"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "replay: deep/file.json cannot be used",
+        "  saw:  In the way",
+        "  fix:  check that it is a file and that you may read and write it",
+    ]
+
+
+def test_a_width_beyond_all_models_is_refused_at_once(capsys):
+    assert cli.main([*SIZE[:4], "999999999998", *SIZE[5:]]) == 2
+    assert "give at most" in capsys.readouterr().err
+
+
+def test_an_empty_budget_is_shown_as_nothing(workplace, capsys):
+    paths.PARAMS.write_text((ROOT / "params.yaml").read_text())
+    assert cli.main(["plan", "--budget", ""]) == 2
+    assert "--budget (nothing)" in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_no_text_is_refused_before_a_model_is_loaded(workplace, capsys):
+    paths.MODEL.mkdir(parents=True)
+    assert cli.main(["generate", b"caf\xe9".decode("utf-8", "surrogateescape")]) == 2
+    assert capsys.readouterr().err.splitlines()[:2] == ["generate: the prompt is not UTF-8 text", "  saw:  'caf\\udce9'"]
+
+
+@pytest.fixture
+def finished(workplace):
+    """What a whole run leaves for the summary."""
+    numbers = dict.fromkeys(("val_bpb", "val_loss_nats", "perplexity", "num_tokens", "num_bytes", "forecast_bpb", "ngram_tokens"), 1)
+    Evaluation(weights_sha256="w0", baselines={}, **numbers).save(paths.EVALUATION)
+    MACHINES["laptop"].save(paths.HARDWARE)
+    whole_plan().save(paths.PLAN)
+    outcome(whole_plan()).save(paths.MODEL / "outcome.json")
+    for number, stage in enumerate(STAGES):
+        atomic.write_json(paths.timing(stage), {"stage": stage, "boot_id": "b", "start_s": 2.0 * number, "end_s": 2.0 * number + 1, "elapsed_s": 1.0})
+    assert cli.main(["summary"]) == 0
+
+
+@pytest.mark.parametrize("stamp", ["", "{}", "[]", "null", '{"elapsed_s": 1.0}', '{"boot_id": "b", "start_s": 0, "end_s": 1, "elapsed_s": "long"}'])
+def test_a_stamp_that_tells_no_time_is_told_by_the_name_of_its_stage(finished, capsys, stamp):
+    paths.timing("train").write_text(stamp)
+    assert cli.main(["summary"]) == 2
+    assert "what the stage train cost is not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"\xff"), lambda path: path.mkdir()], ids=["no text", "a folder"])
+def test_samples_that_cannot_be_read_are_told_by_their_name(finished, capsys, spoil):
+    spoil(paths.SAMPLES)
+    assert cli.main(["summary"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert "samples.md" in told[0]
+    assert len(told) == 3

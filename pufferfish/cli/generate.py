@@ -29,6 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("nothing to generate", saw=f"--max-tokens {arguments.max_tokens}", fix="give 1 or more")
     if not 0 <= arguments.seed < 2**63:
         raise UserError("the seed is not right", saw=f"--seed {arguments.seed}", fix="give a whole number from 0 on")
+    if any("\ud800" <= character <= "\udfff" for character in arguments.prompt):  # how Python carries bytes that it could not decode
+        raise UserError("the prompt is not UTF-8 text", saw=ascii(arguments.prompt), fix="give it in UTF-8")
     if not arguments.model.is_dir():
         raise UserError(
             "there is no trained model yet", saw=f"no folder {arguments.model.absolute()}", fix="run `make repro`, or name a model with --model FOLDER"

@@ -9,7 +9,7 @@ import argparse
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from pufferfish import __version__
 from pufferfish.base.errors import UserError
@@ -26,6 +26,19 @@ COMMANDS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells what was mistyped as all mistakes are told."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError, where argparse would print and exit."""
+        raise mistyped(message, self.prog)
+
+
+def mistyped(saw: str, program: str) -> UserError:
+    """What to raise for words that `program` does not take."""
+    return UserError("the command line is not right", saw=saw, fix=f"see `{program} --help`")
+
+
 def command_module(name: str) -> Any:
     """The file behind a sub-command."""
     return importlib.import_module(f"pufferfish.cli.{name}")
@@ -33,7 +46,7 @@ def command_module(name: str) -> Any:
 
 def make_parser(chosen: str | None) -> argparse.ArgumentParser:
     """All names and one line for each; the arguments of only the chosen one, so that nothing else is imported."""
-    parser = argparse.ArgumentParser(prog="pufferfish", description="Tell it how long you have: `dvc repro` trains the best small language model by then.")
+    parser = Parser(prog="pufferfish", description="Tell it how long you have: `dvc repro` trains the best small language model by then.")
     parser.add_argument("--version", action="version", version=f"pufferfish {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, line in COMMANDS.items():
@@ -47,16 +60,26 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, 2 for a mistake of the user (told in three lines), 130 when interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = next((word for word in arguments if word in COMMANDS), None)
-    parsed = make_parser(chosen).parse_args(arguments)
+    name = chosen or "pufferfish"
     try:
+        parsed, left_over = make_parser(chosen).parse_known_args(arguments)
+        if left_over:
+            raise mistyped(f"unrecognized arguments: {' '.join(left_over)}", f"pufferfish {parsed.command}")
         return int(command_module(parsed.command).run(parsed))
     except UserError as error:
-        print(f"{parsed.command}: {error}", file=sys.stderr, flush=True)
-        return EXIT_USER_ERROR
+        return tell(f"{name}: {error}", EXIT_USER_ERROR)
+    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        what, fix = f"{error.filename} cannot be used", "check that it is a file and that you may read and write it"
+        return tell(f"{name}: {UserError(what, saw=str(error.strerror), fix=fix)}", EXIT_USER_ERROR)
     except KeyboardInterrupt:
-        print(f"{parsed.command}: interrupted", file=sys.stderr, flush=True)
-        return EXIT_INTERRUPTED
+        return tell(f"{name}: interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has seen enough (`| head`); keep the interpreter from complaining when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def tell(lines: str, status: int) -> int:
+    """Say why it ends, and pass the exit status on."""
+    print(lines, file=sys.stderr, flush=True)
+    return status

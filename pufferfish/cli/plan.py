@@ -74,4 +74,4 @@ def with_budget(params: Params, budget: str | None) -> Params:
         return params.model_copy(update={"budget": BudgetParams(time=budget)})
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UserError("the budget is not right", saw=f"--budget {budget}", fix=message.partition(": ")[2] or message) from None
+        raise UserError("the budget is not right", saw=f"--budget {budget or '(nothing)'}", fix=message.partition(": ")[2] or message) from None

@@ -36,14 +36,17 @@ def read_stamp(stage: str) -> dict[str, Any]:
     """Start, end and length of a stage in seconds on the boot clock, as it wrote them. Raises UserError if it did not."""
     path = paths.timing(stage)
     try:
-        stamp: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        stamp = json.loads(path.read_text("utf-8"))
+        return {"boot_id": str(stamp["boot_id"]), **{name: float(stamp[name]) for name in ("start_s", "end_s", "elapsed_s")}}
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"what the stage {stage} cost is not known", saw=f"{path}: {type(error).__name__}", fix="run `dvc repro`") from None
-    return stamp
 
 
 def read_sample() -> str:
-    """The first text between fences in the samples, without its fence; empty if there is none."""
-    text = paths.SAMPLES.read_text("utf-8") if paths.SAMPLES.exists() else ""
+    """The first text between fences in the samples, without its fence; empty if there is none. Raises UserError if they are no text."""
+    try:
+        text = paths.SAMPLES.read_text("utf-8") if paths.SAMPLES.exists() else ""
+    except UnicodeDecodeError as error:
+        raise UserError(f"{paths.SAMPLES} is not UTF-8 text", saw=error.reason, fix="run `dvc repro`") from None
     parts = text.split("\n```")
     return parts[1].partition("\n")[2] if len(parts) > 1 else text

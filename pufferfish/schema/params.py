@@ -62,6 +62,7 @@ def _one_of(kind: str) -> Any:
 
 
 Count = Annotated[int, Field(strict=True, ge=1, le=10**12)]
+Width = Annotated[int, Field(strict=True, ge=1, le=10**6)]  # more than any model has, and few enough to look for divisors among them
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Flag = Annotated[bool, Field(strict=True)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=10)]
@@ -142,9 +143,9 @@ class ModelParams(Strict):
     """The shape of the model."""
 
     num_layers: OrAuto[Count] = Field("auto", description="decoder layers")
-    d_model: OrAuto[Count] = Field("auto", description="width of the residual stream")
-    num_heads: OrAuto[Count] = Field("auto", description="query heads")
-    num_kv_heads: OrAuto[Count] = Field("auto", description="key/value heads; divides num_heads")
+    d_model: OrAuto[Width] = Field("auto", description="width of the residual stream")
+    num_heads: OrAuto[Width] = Field("auto", description="query heads")
+    num_kv_heads: OrAuto[Width] = Field("auto", description="key/value heads; divides num_heads")
     d_ff: OrAuto[Count] = Field("auto", description="width of the SwiGLU feed-forward layer")
     seq_len: OrAuto[Annotated[int, Field(strict=True, ge=8, le=131072)]] = Field("auto", description="context in tokens")
     is_tied: OrAuto[Flag] = Field("auto", description="share input and output embeddings")
