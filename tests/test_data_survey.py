@@ -7,10 +7,9 @@ import pytest
 
 from pufferfish.base.errors import UserError
 from pufferfish.data.corpus import inspect_corpus
-from pufferfish.data.sources.text import TextSource
-from pufferfish.data.survey import read_sample, survey, train_bytes_after_split
-from pufferfish.data.tokenizer import train_up_to
+from pufferfish.data.survey import Survey, survey, train_bytes_after_split
 from pufferfish.schema.params import DataParams
+from pufferfish.schema.plan import DataPlan
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +25,15 @@ def write_lines(path: str, count: int, num_words: int = 400) -> DataParams:
     return DataParams(source="text", path=path)
 
 
+def surveyed(data: DataParams, *vocab_sizes: int, sample_bytes: int = 100_000) -> Survey:
+    corpus = inspect_corpus(data)
+    content = {"corpus": corpus.content, "validation_path": corpus.validation_path, "validation_content": corpus.validation_content}
+    sizes = {"validation_share": 0.05, "max_validation_bytes": 1_000_000, "vocab_size": max(vocab_sizes), "tokenizer_bytes": 0, "train_bytes": sample_bytes}
+    return survey(DataPlan(source=data.source, path=data.path, seed=data.seed, **content, **sizes), vocab_sizes)
+
+
 def test_larger_vocabularies_need_fewer_tokens():
-    data = write_lines("lines.txt", 4000)
-    found = survey(data, inspect_corpus(data), [700, 300, 450], sample_bytes=150_000)
+    found = surveyed(write_lines("lines.txt", 4000), 700, 300, 450).vocabularies
     assert [one.vocab_size for one in found] == [300, 450, 700]
     assert found[0].bytes_per_token < found[1].bytes_per_token < found[2].bytes_per_token
     assert all(one.train_tokenizer_s > 0 and one.encode_s_per_mb > 0 for one in found)
@@ -36,51 +41,52 @@ def test_larger_vocabularies_need_fewer_tokens():
 
 def test_the_same_text_and_seed_give_the_same_numbers():
     data = write_lines("lines.txt", 4000)
-    corpus = inspect_corpus(data)
-    one, two = (survey(data, corpus, [300, 450], 100_000) for _ in range(2))
-    assert [each.bytes_per_token for each in one] == [each.bytes_per_token for each in two]
+    one, two = (surveyed(data, 300, 450) for _ in range(2))
+    assert [each.bytes_per_token for each in one.vocabularies] == [each.bytes_per_token for each in two.vocabularies]
+    assert one.hardness == two.hardness
+    assert surveyed(data.model_copy(update={"seed": 1}), 300, 450).hardness != one.hardness
 
 
 def test_vocabularies_that_the_text_cannot_fill_are_left_out():
-    data = write_lines("lines.txt", 4000)
-    assert [one.vocab_size for one in survey(data, inspect_corpus(data), [300, 60_000], 100_000)] == [300]
+    found = surveyed(write_lines("lines.txt", 4000), 300, 60_000)
+    assert [one.vocab_size for one in found.vocabularies] == [300]
 
 
 def test_a_larger_sample_is_tried_before_a_vocabulary_is_refused():
     data = write_lines("lines.txt", 12_000, num_words=5000)
-    assert train_up_to(read_sample(TextSource(data.path), 1, data.seed), 4000).get_vocab_size() < 4000
-    assert [one.vocab_size for one in survey(data, inspect_corpus(data), [4000], sample_bytes=1)] == [4000]
+    assert [one.vocab_size for one in surveyed(data, 4000, sample_bytes=5000).vocabularies] == [4000]
     with pytest.raises(UserError, match="too small for a vocabulary of 60000") as error:
-        survey(data, inspect_corpus(data), [60_000], sample_bytes=1)
+        surveyed(data, 60_000, sample_bytes=5000)
     assert "at most" in error.value.fix
 
 
-def test_a_sample_comes_from_all_over_the_text_in_whole_lines():
-    data = write_lines("lines.txt", 20_000)
-    lines = set(Path("lines.txt").read_text("utf-8").splitlines())
-    sample = read_sample(TextSource(data.path), 200_000, seed=0)
-    assert {line for text in sample for line in text.splitlines()} <= lines
-    numbers = [int(text.split()[0]) for text in sample]
-    assert numbers == sorted(numbers)
-    assert len({number // 2500 for number in numbers}) == 8
-    assert 140_000 < sum(len(text.encode()) for text in sample) <= 210_000
-    assert sample != read_sample(TextSource(data.path), 200_000, seed=1)
+def test_what_is_measured_on_decides_how_hard_a_text_is():
+    data = write_lines("lines.txt", 4000)
+    Path("same.txt").write_text("".join(Path("lines.txt").read_text("utf-8").splitlines(keepends=True)[:200]), "utf-8")
+    Path("other.txt").write_text("".join(f"{number} quite other words\n" for number in random.Random(1).sample(range(10**6), 200)), "utf-8")
+    other, held_back = (surveyed(data.model_copy(update={"validation": name}), 300).hardness.bpb for name in ("other.txt", "auto"))
+    assert other > 1.3 * held_back
 
 
-def test_short_documents_fill_a_sample_as_long_ones_do():
+def test_what_the_sample_does_not_show_of_copies_is_found_in_the_whole_text():
     Path("folder").mkdir()
-    for number in range(400):
-        Path(f"folder/{number:03}.txt").write_text(f"{number} speaks of fish and water\n" * 50, "utf-8")
-    Path("folder/empty.txt").touch()
-    sample = read_sample(TextSource("folder"), 200_000, seed=0)
-    assert 190_000 < sum(len(text.encode()) for text in sample) <= 200_000
-    assert {line[line.index(" ") :] for text in sample for line in text.splitlines()} == {" speaks of fish and water"}
+    data = write_lines("lines.txt", 4000)
+    text = Path("lines.txt").read_text("utf-8")
+    for number in range(40):
+        Path(f"folder/{number:02}.txt").write_text(text[number * 5000 :][:5000] + f"\n{number}\n", "utf-8")
+        Path(f"folder/{number:02} again.txt").write_text(text[number * 5000 :][:5000] + "\nagain\n", "utf-8")
+    twice, once = surveyed(DataParams(source="text", path="folder"), 300), surveyed(data, 300)
+    assert twice.copies.share > 0.3
+    assert once.copies.share == 0
+    assert twice.copies.num_bytes > 350_000
 
 
-def test_a_text_without_lines_is_sampled_in_whole_characters():
+@pytest.mark.parametrize("text", ["🐡" * 40_000, "one\n" * 2000 + "two\n" * 20, "word " * 1000])
+def test_any_text_can_be_surveyed(text):
     Path("folder").mkdir()
-    Path("folder/one.txt").write_text("🐡" * 40_000, "utf-8")
-    assert set("".join(read_sample(TextSource("folder"), 50_000, seed=0))) == {"🐡"}
+    Path("folder/one.txt").write_text(text, "utf-8")
+    Path("folder/two.txt").write_text("a few other words\n", "utf-8")
+    assert surveyed(DataParams(source="text", path="folder"), 257).hardness.bpb > 0
 
 
 def test_what_is_left_to_learn_from_is_estimated():

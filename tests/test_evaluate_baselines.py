@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+from pufferfish.data.ngram import FALLBACK_DISCOUNT, KneserNey
 from pufferfish.evaluate import baselines
-from pufferfish.evaluate.ngram import FALLBACK_DISCOUNT, KneserNey
 
 VOCAB_SIZE = 7
 

@@ -1,30 +1,31 @@
-"""What each vocabulary would cost and save on this text, measured on a sample: numbers for the planner, nothing is kept of the text.
+"""What the planner is told of a text: what each vocabulary would cost and save, and how hard the text is. Numbers only, nothing is kept of the text.
 
-The sample is read from random places of the files, so that its price does not grow with the text.
+Both sides of the split that is planned are looked at, of the training side a sample.
 """
 
 from __future__ import annotations
 
-import bz2
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from pufferfish.base import clock
 from pufferfish.base.errors import UserError
-from pufferfish.data.corpus import open_source
-from pufferfish.data.select import ANY_CHARACTER
-from pufferfish.data.sources.files import Source, unreadable
+from pufferfish.data.copies import Copies, Lines
+from pufferfish.data.hardness import Hardness, hardness
+from pufferfish.data.prepare import Side, encoded, split
+from pufferfish.data.select import Piece, divide
+from pufferfish.data.shards import token_dtype
 from pufferfish.data.tokenizer import NUM_BASE_TOKENS, encode, shrink, train_up_to
 from pufferfish.schema.hardware import Corpus
-from pufferfish.schema.params import DataParams
+from pufferfish.schema.plan import DataPlan
 
 BLOCK_BYTES = 1 << 14
-HELD_OUT = 4  # one block in so many is encoded, the others train the tokenizer
+HELD_OUT = 4  # one block of the sample in so many is encoded, the others train the tokenizer
+HARDNESS_VOCABULARY = 2048  # for all texts the same, so that they can be compared
+SEARCHED_BYTES = 16_000_000  # of the training side, for copies: a quarter of a second
 
 
 @dataclass(frozen=True)
@@ -37,23 +38,34 @@ class VocabularySurvey:
     encode_s_per_mb: float
 
 
-def survey(data: DataParams, corpus: Corpus, vocab_sizes: list[int], sample_bytes: int) -> list[VocabularySurvey]:
-    """The vocabularies that the text can fill, smallest first; where it fills none on the sample, larger samples are tried.
+@dataclass(frozen=True)
+class Survey:
+    """What there is to know of a text before it is prepared."""
+
+    vocabularies: list[VocabularySurvey]  # those that the text can fill, smallest first
+    hardness: Hardness
+    copies: Copies
+
+
+def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
+    """Look at `plan.train_bytes` of the training side, and at more where they fill none of the vocabularies.
 
     One tokenizer is trained, the largest; the smaller are its first merges. Raises UserError that names the reachable size if
-    the whole text fills none.
+    the whole text fills none, and as `split` does.
     """
-    source = open_source(data.source, data.path)
+    train, validation = split(plan)
+    sample_bytes = plan.train_bytes
     while True:
-        texts = read_sample(source, sample_bytes, data.seed)
-        held_out = texts[::HELD_OUT]
-        learned = [text for number, text in enumerate(texts) if number % HELD_OUT] or texts
+        pieces = list(train.read(max_bytes=sample_bytes, seed=plan.seed))
+        blocks = list(_blocks(pieces))
+        held_out = blocks[::HELD_OUT]
+        learned = [block for number, block in enumerate(blocks) if number % HELD_OUT] or blocks
         start_s = clock.now_s()
-        largest = train_up_to(learned, max(vocab_sizes))
+        largest = train_up_to(learned, max(HARDNESS_VOCABULARY, *vocab_sizes))
         train_s_per_mb = (clock.now_s() - start_s) / _megabytes(learned)
         reached = largest.get_vocab_size()
         sizes = sorted(size for size in set(vocab_sizes) if NUM_BASE_TOKENS <= size <= reached)
-        if sizes or sample_bytes >= corpus.num_bytes:
+        if sizes or sample_bytes >= train.num_bytes:
             break
         sample_bytes *= 4
     if not sizes:
@@ -63,60 +75,37 @@ def survey(data: DataParams, corpus: Corpus, vocab_sizes: list[int], sample_byte
             saw=f"data.vocab_size: {wanted}; the text gives about {reached}",
             fix=f"set `data.vocab_size` to at most {reached}, or give more text",
         )
-    found = []
-    for size in sizes:
-        tokenizer = shrink(largest, size)
-        start_s = clock.now_s()
-        num_tokens = sum(len(ids) for ids in encode(tokenizer, held_out))
-        elapsed_s = clock.now_s() - start_s
-        found.append(VocabularySurvey(size, _megabytes(held_out) * 1e6 / num_tokens, train_s_per_mb, elapsed_s / _megabytes(held_out)))
-    return found
+    vocabularies = [_survey_vocabulary(shrink(largest, size), held_out, train_s_per_mb) for size in sizes]
+    held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed))
+    hardness_tokenizer = shrink(largest, min(reached, HARDNESS_VOCABULARY))
+    return Survey(vocabularies, _hardness(pieces, held_back, hardness_tokenizer), _copies(plan, pieces, held_back, train))
 
 
-def bz2_bits_per_byte(data: DataParams, sample_bytes: int) -> float:
-    """How far a general compressor gets with a sample: how hard the text is, before anything is learned."""
-    sample = "".join(read_sample(open_source(data.source, data.path), sample_bytes, data.seed)).encode()
-    return 8 * len(bz2.compress(sample)) / len(sample)
+def _survey_vocabulary(tokenizer: Tokenizer, texts: list[str], train_s_per_mb: float) -> VocabularySurvey:
+    start_s = clock.now_s()
+    num_tokens = sum(len(ids) for ids in encode(tokenizer, texts))
+    elapsed_s = clock.now_s() - start_s
+    return VocabularySurvey(tokenizer.get_vocab_size(), _megabytes(texts) * 1e6 / num_tokens, train_s_per_mb, elapsed_s / _megabytes(texts))
 
 
-def read_sample(source: Source, sample_bytes: int, seed: int) -> list[str]:
-    """Stretches of text from all over the source, about `sample_bytes` in all, or all of it: seeded, whole lines where there are any."""
-    files = source.files()
-    ends = list(accumulate(path.stat().st_size for path in files))
-    total = ends[-1]
-    num_blocks = min(max(HELD_OUT, sample_bytes // BLOCK_BYTES), max(1, total // BLOCK_BYTES))
-    slot = total / num_blocks
-    random = np.random.default_rng(seed)
-    positions = [int(number * slot + random.random() * max(0.0, slot - BLOCK_BYTES)) for number in range(num_blocks)]
-    blocks = (_read_block(files, ends, position) for position in positions)
-    return [block for block in blocks if block]
+def _hardness(pieces: list[Piece], held_back: list[Piece], tokenizer: Tokenizer) -> Hardness:
+    dtype = token_dtype(tokenizer.get_vocab_size())
+    train_N, validation_M = (np.concatenate([ids for _, ids in encoded(side, tokenizer, dtype)]) for side in (pieces, held_back))
+    train_bytes, validation_bytes = (sum(len(piece.content) for piece in side) for side in (pieces, held_back))
+    return hardness(train_N, validation_M, vocab_size=tokenizer.get_vocab_size(), train_bytes=train_bytes, validation_bytes=validation_bytes)
 
 
-def _read_block(files: Sequence[Path], ends: Sequence[int], position: int) -> str:
-    """Text from a place in all files together: where one ends, the next goes on, so that short documents do not make a small sample."""
-    first = bisect_right(ends, position)
-    begin = ends[first - 1] if first else 0
-    is_start, offset, block = position == begin, position - begin, b""
-    for path in files[first:]:
-        try:
-            with open(path, "rb") as file:
-                file.seek(offset)
-                block += file.read(BLOCK_BYTES - len(block))
-        except OSError as error:
-            raise unreadable(path, error) from None
-        if len(block) == BLOCK_BYTES:
-            break
-        offset = 0
-    return _whole_lines(block, is_start=is_start)
+def _copies(plan: DataPlan, pieces: list[Piece], held_back: list[Piece], train: Side) -> Copies:
+    lines = Lines(piece.content for piece in held_back)
+    in_sample = lines.found_in(piece.content for piece in pieces)
+    in_all = lines.found_in(piece.content for piece in train.read(max_bytes=SEARCHED_BYTES, seed=plan.seed))
+    return Copies(in_all - in_sample, min(SEARCHED_BYTES, train.num_bytes))
 
 
-def _whole_lines(block: bytes, *, is_start: bool) -> str:
-    if not is_start:
-        after_line = ANY_CHARACTER.search(block, block.find(b"\n") + 1)
-        match = after_line or ANY_CHARACTER.search(block)  # the last line of a document may be all there is
-        block = block[match.start() :] if match else b""
-    end = block.rfind(b"\n") + 1
-    return (block[:end] if end else block).decode("utf-8", errors="ignore")  # without line ends, half a character may stand at the end
+def _blocks(pieces: list[Piece]) -> Iterator[str]:
+    """The text in parts of about a size, so that of all documents some is learned from and some encoded."""
+    for piece in pieces:
+        yield from (part.decode("utf-8") for part in divide(piece.content, -(-len(piece.content) // BLOCK_BYTES)) if part)
 
 
 def train_bytes_after_split(corpus: Corpus, *, validation_share: float, max_validation_bytes: int) -> int:

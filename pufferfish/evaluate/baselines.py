@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pufferfish.data.ngram import KneserNey
 from pufferfish.data.shards import VALIDATION_TEXT, open_tokens
-from pufferfish.evaluate.ngram import KneserNey
 from pufferfish.schema.reports import Subset
 
 ORDER = 5

@@ -17,7 +17,7 @@ from pufferfish.plan.candidate import FEWEST_STEPS, Candidate, Situation, by_law
 from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.choose import KERNEL, choose, distance, measurement_s
 from pufferfish.plan.prices import Pilot
-from pufferfish.plan.scaling import Text
+from pufferfish.plan.scaling import Experience, Text
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
 
 # Guesses, but for what follows from them.
@@ -151,7 +151,7 @@ def learn(case: Case, rounds: Sequence[Sequence[Pilot]], candidates: list[Candid
 def log_error(case: Case, pilot: Pilot) -> float:
     """Logarithm of what it reached over what the bare law says of its own tokens, batch and text."""
     price = case.price_of(pilot.model, recipe.attention_for(case.hardware.fingerprint.device, pilot.model.seq_len))
-    text = Text(pilot.unique_bytes, case.text.difficulty)
+    text = replace(case.text, unique_bytes=pilot.unique_bytes, experience=Experience())
     return math.log(
         pilot.val_bpb / by_law(pilot.model, price, text, tokens=pilot.tokens, tokens_per_step=pilot.tokens_per_step, bytes_per_token=pilot.bytes_per_token)
     )

@@ -1,6 +1,6 @@
 """What quality a training will reach: bits per byte as a function of model, data, context and batch.
 
-    bpb = difficulty x (E + A N^-alpha + B D^-beta + G / d) x context x batch x vocabulary x repetition
+    bpb = difficulty x (E + A N^-alpha + B D^-beta + G / d) x context x batch x vocabulary x repetition x copies
 
 after Hoffmann et al., 2022, arXiv 2203.15556: N are the matrix parameters of the blocks and D the bytes trained on, both in millions; d is the width in units
 of 128, through which every prediction has to pass. Repeated data counts less (Muennighoff et al., 2023, arXiv 2305.16264), and is learned by heart the sooner,
@@ -29,19 +29,19 @@ LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits 
 LONE_LAYER = 0.18  # a single layer cannot look up what followed an earlier occurrence; from one run
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.04  # the same of what short trainings say of a text: they read little, and are measured on a sample; a guess
-LAW = 4  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 5  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
-REFERENCE_BZ2_BPB = 1.63  # what bzip2 makes of the text that the constants were fitted on
-DIFFICULTY_EXPONENT = 0.8  # from bzip2's bits per byte to ours, fitted on two texts (docs/LOG.md)
+REFERENCE_HARDNESS = 1.448  # bits per byte that counting and copying make of the text that the constants were fitted on
+COPIED_GAIN = 0.6  # of bits per byte, where all of the validation text can be found in what is read; fitted on twelve texts (docs/LOG.md)
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
 LEARNED_BY_HEART, CROWDED = 0.101, 0.334  # what each further epoch costs a model that is large for the text, and the parameters for each byte at half of it
 NOISY_FACTOR, NOISE_EPOCHS = 1.21, 2.5  # where inputs are replaced, that cost grows with the root of the further epochs; from two runs on two texts
 EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 11.0, 16.0)  # how often a text may be read; more was not tried
 
 
-def difficulty(bz2_bpb: float) -> float:
-    """How much harder than the reference a text is, judged by what a general compressor makes of it."""
-    return float((bz2_bpb / REFERENCE_BZ2_BPB) ** DIFFICULTY_EXPONENT)
+def difficulty(hardness_bpb: float) -> float:
+    """How much harder than the reference a text is, judged by what counting and copying make of it: `data/hardness.py`."""
+    return hardness_bpb / REFERENCE_HARDNESS
 
 
 def best_tokens_per_step(tokens: float) -> float:
@@ -111,6 +111,12 @@ class Text:
     unique_bytes: float  # to learn from
     difficulty: float
     experience: Experience = Experience()
+    copied: float = 0.0  # share of the validation text that can be found in what is learned from, once so much was read:
+    copied_bytes: float = math.inf
+
+    def copies_read(self, num_bytes: float) -> float:
+        """Share of the validation text that can be found in so many bytes of the text."""
+        return self.copied * min(1.0, num_bytes / self.copied_bytes)
 
 
 def val_bpb(
@@ -132,7 +138,8 @@ def val_bpb(
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
     lone_layer = 1 + LONE_LAYER if num_layers == 1 else 1.0
     costs = (1 + context_cost(seq_len, tokens)) * (1 + vocabulary_cost(vocab_size, tokens)) * batch * lone_layer
-    return float(text.difficulty * text.experience.correction * learned * costs)
+    copies = math.exp(-COPIED_GAIN * text.copies_read(tokens * bytes_per_token))
+    return float(text.difficulty * text.experience.correction * learned * costs * copies)
 
 
 def by_reading(epochs: float, *, block_params: float, num_params: float, d_model: int, unique_bytes: float) -> float:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple, replace
 from typing import Any
 
 from pufferfish.base import memo
-from pufferfish.data.survey import VocabularySurvey, bz2_bits_per_byte, survey
+from pufferfish.data.copies import Copies
+from pufferfish.data.hardness import Hardness
+from pufferfish.data.survey import Survey, VocabularySurvey, survey
 from pufferfish.plan.prices import StepTime
-from pufferfish.schema.hardware import Corpus, Hardware
-from pufferfish.schema.params import DataParams
-from pufferfish.schema.plan import ModelPlan, TrainPlan
+from pufferfish.schema.hardware import Hardware
+from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
 from pufferfish.train.beside import MeasureSteps, steps_question
 
-SAMPLE_BYTES = 1_000_000
 OF_TRAINING = (  # what of a training plan changes the pace
     *("device", "num_threads", "dtype", "attention", "is_compiled", "is_checkpointed"),
     *("optimizer", "micro_batch", "tokens_per_step"),
@@ -22,22 +22,19 @@ OF_TRAINING = (  # what of a training plan changes the pace
 Tell = Callable[[str], None]
 
 
-def known_survey(data: DataParams, corpus: Corpus, vocab_sizes: list[int], here: Hardware, *, tell: Tell) -> tuple[list[VocabularySurvey], float]:
-    """What vocabularies would cost on this text, and bits per byte that bzip2 makes of it, found out once on this machine, `here`.
-
-    Raises UserError as `survey` does.
-    """
-    wish = data.model_dump(mode="json", include={"source", "path", "seed"})
-    question = {"machine": here.identity, "corpus": corpus.content, **wish, "vocab_sizes": vocab_sizes, "sample_bytes": SAMPLE_BYTES}
-    answer = memo.recall("survey", question, _read_survey, tell=tell)
-    if answer is None:
-        answer = survey(data, corpus, vocab_sizes, SAMPLE_BYTES), bz2_bits_per_byte(data, SAMPLE_BYTES)
-        memo.keep("survey", question, {"vocabularies": [astuple(each) for each in answer[0]], "bz2_bpb": answer[1]}, tell=tell)
-    return answer
+def known_survey(plan: DataPlan, vocab_sizes: list[int], here: Hardware, *, tell: Tell) -> Survey:
+    """What there is to know of the text that is planned with, found out once on this machine, `here`. Raises UserError as `survey` does."""
+    question = {"machine": here.identity, "plan": plan.model_dump(mode="json"), "vocab_sizes": vocab_sizes}
+    found = memo.recall("survey", question, _read_survey, tell=tell)
+    if found is None:
+        found = survey(plan, vocab_sizes)
+        memo.keep("survey", question, asdict(found), tell=tell)
+    return found
 
 
-def _read_survey(answer: Any) -> tuple[list[VocabularySurvey], float]:
-    return [VocabularySurvey(int(size), *map(float, costs)) for size, *costs in answer["vocabularies"]], float(answer["bz2_bpb"])
+def _read_survey(answer: Any) -> Survey:
+    vocabularies = [VocabularySurvey(**each) for each in answer["vocabularies"]]
+    return Survey(vocabularies, Hardness(**answer["hardness"]), Copies(**answer["copies"]))
 
 
 class KnownSteps:

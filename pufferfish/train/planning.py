@@ -12,19 +12,20 @@ from pufferfish.plan import table
 from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, Measuring
 from pufferfish.plan.make import decide
 from pufferfish.plan.preview import make_preview
-from pufferfish.plan.prices import RunPilot
+from pufferfish.plan.prices import Price, RunPilot
 from pufferfish.plan.scaling import LAW, Text, difficulty, experience
 from pufferfish.plan.space import VOCABULARIES
 from pufferfish.schema.experience import log_errors
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
-from pufferfish.schema.plan import DataPlan, Plan
+from pufferfish.schema.plan import DataPlan, ModelPlan, Plan
 from pufferfish.schema.preview import Preview
 from pufferfish.train.beside import MeasureSteps, measure_here
 from pufferfish.train.known import KnownSteps, Tell, known_survey
 from pufferfish.train.known_pilots import KnownPilots
 
 LARGEST_VOCABULARY = {"cpu": 8_192, "cuda": 32_768}  # the head of a larger one costs more than it gives
+SURVEYED_BYTES = 800_000  # of the training side
 SMALL_CORPUS_BYTES = 1_000_000  # below this, vocabularies under 512 are surveyed too
 
 
@@ -51,11 +52,34 @@ def pilots_here(params: Params, hardware: Hardware, corpus: Corpus, *, tell: Tel
 
 def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardware, pilots: KnownPilots | None, tell: Tell) -> Case:
     """What to plan for on the machine `hardware`, with the text surveyed on this one, `here`."""
-    vocabularies, bz2_bpb = known_survey(params.data, corpus, _vocab_sizes(params, hardware, corpus), here, tell=tell)
+    vocab_sizes = _vocab_sizes(params, hardware, corpus)
+    found = known_survey(_surveyed(params, corpus, vocab_sizes), vocab_sizes, here, tell=tell)
     unique_bytes = train_bytes_after_split(corpus, validation_share=VALIDATION_SHARE, max_validation_bytes=MAX_VALIDATION_BYTES)
-    text = Text(unique_bytes, difficulty(bz2_bpb), experience(log_errors(corpus, seed=params.data.seed, law=LAW)))
+    known = experience(log_errors(corpus, seed=params.data.seed, law=LAW))
+    text = Text(unique_bytes, difficulty(found.hardness.bpb), known, found.copies.share, found.copies.num_bytes)
     rounds = pilots.rounds if pilots else []
-    return Case(params, hardware, corpus, vocabularies, text, price_of=lambda model, attention: decoder_price(model, attention=attention), pilots=rounds)
+    return Case(params, hardware, corpus, found.vocabularies, text, price_of=_price_of, pilots=rounds)
+
+
+def _price_of(model: ModelPlan, attention: str) -> Price:
+    return decoder_price(model, attention=attention)
+
+
+def _surveyed(params: Params, corpus: Corpus, vocab_sizes: list[int]) -> DataPlan:
+    """What is looked at of the text: its split, and a sample."""
+    return DataPlan(
+        source=corpus.source,
+        path=corpus.path,
+        corpus=corpus.content,
+        validation_path=corpus.validation_path,
+        validation_content=corpus.validation_content,
+        validation_share=VALIDATION_SHARE,
+        max_validation_bytes=MAX_VALIDATION_BYTES,
+        vocab_size=max(vocab_sizes),
+        tokenizer_bytes=SURVEYED_BYTES,
+        train_bytes=SURVEYED_BYTES,
+        seed=params.data.seed,
+    )
 
 
 def measuring_here(hardware: Hardware, measure: MeasureSteps, pilots: KnownPilots | None, *, spent_s: Callable[[], float], tell: Tell) -> Measuring:

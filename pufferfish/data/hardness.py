@@ -1,0 +1,82 @@
+"""How hard a text is, before any model has learned from it: bits per byte of a small code that counts and copies.
+
+Like a language model it learns from one side of the split and is measured on the other: an interpolated 5-gram, mixed with copying what followed the last
+occurrence of the tokens before, as far back as a context reaches. What a general compressor makes of a sample says far less (docs/LOG.md).
+N training tokens, M validation tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pufferfish.data.ngram import KneserNey
+
+ORDER = 5
+WINDOW = 256  # tokens that are looked back for something to copy
+LONGEST_MATCH = 3  # tokens that must be the same for the next to be copied: one, two or three
+ROUNDS = 12  # of expectation and maximisation: the shares of copying change by less than 1 % in the last
+PART = 3  # the smaller of two training texts is so much smaller
+STRETCH = 1024  # tokens that stay together in it
+STEEPEST = -0.5  # of small texts, where it is mostly chance
+REFERENCE_BYTES = 1e6  # of training text
+
+
+@dataclass(frozen=True)
+class Hardness:
+    """What counting and copying make of a text."""
+
+    bpb: float  # bits per byte of the validation text after `REFERENCE_BYTES` of training text
+    slope: float  # d ln bpb / d ln (training bytes), below zero where more text helps
+
+
+def hardness(train_N: np.ndarray, validation_M: np.ndarray, *, vocab_size: int, train_bytes: int, validation_bytes: int) -> Hardness:
+    """Measured after all of the training text and after a part of it, and carried to the reference size by the power law through both.
+
+    `train_N` holds `ORDER` tokens for each of the `PART` parts at least.
+    """
+    stretch = min(STRETCH, len(train_N) // PART)
+    part_N = train_N[: len(train_N) // (PART * stretch) * PART * stretch].reshape(-1, PART, stretch)[:, 0].ravel()
+    part_bpb, bpb = (bits(each_N, validation_M, vocab_size) / validation_bytes for each_N in (part_N, train_N))
+    slope = min(0.0, max(STEEPEST, math.log(bpb / part_bpb) / math.log(len(train_N) / len(part_N))))
+    return Hardness(bpb * (REFERENCE_BYTES / train_bytes) ** slope, slope)
+
+
+def bits(train_N: np.ndarray, validation_M: np.ndarray, vocab_size: int) -> float:
+    """What the code takes for the validation text."""
+    counted_M = np.exp(-KneserNey(train_N, vocab_size=vocab_size, order=ORDER).nats(validation_M))
+    return max(1.0, float(-np.log2(copying(counted_M, validation_M.astype(np.int64))).sum()))
+
+
+def copying(probabilities_M: np.ndarray, tokens_M: np.ndarray) -> np.ndarray:
+    """Probabilities (M,) of the tokens, where a share, the best for this text, goes to what followed the last occurrence of the one, two and three before."""
+    contexts_M, base = np.zeros(len(tokens_M), np.int64), int(tokens_M.max()) + 2
+    for length in range(1, min(LONGEST_MATCH, len(tokens_M) - 1) + 1):
+        before_M = np.concatenate([np.full(length, -1), tokens_M[:-length]])
+        contexts_M = contexts_M * base + before_M + 1
+        last_M = last_occurrences(contexts_M, WINDOW)
+        has_last_M = last_M >= 0
+        if has_last_M.any():
+            is_right_M = has_last_M & (tokens_M[last_M] == tokens_M)
+            share = _best_share(probabilities_M[has_last_M], is_right_M[has_last_M])
+            probabilities_M = np.where(has_last_M, (1 - share) * probabilities_M + share * is_right_M, probabilities_M)
+    return probabilities_M
+
+
+def last_occurrences(keys_M: np.ndarray, window: int) -> np.ndarray:
+    """Where (M,) each key was last, -1 where it was not among the `window` before."""
+    order = np.argsort(keys_M, kind="stable")
+    last_M = np.full(len(keys_M), -1)
+    is_same = keys_M[order[1:]] == keys_M[order[:-1]]
+    last_M[order[1:][is_same]] = order[:-1][is_same]
+    return np.where(np.arange(len(keys_M)) - last_M <= window, last_M, -1)
+
+
+def _best_share(probabilities: np.ndarray, is_right: np.ndarray) -> float:
+    """The weight of copying that makes the text most likely (expectation-maximisation for a mixture of two)."""
+    share = 0.3
+    for _ in range(ROUNDS):
+        share = float(np.where(is_right, share / (share + (1 - share) * probabilities), 0.0).mean())
+    return share
