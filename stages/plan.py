@@ -19,12 +19,12 @@ def main() -> None:
 
     from pufferfish.train.beside import measuring
 
-    with measuring(hardware) as measure:  # the user's part is known to be right: torch arrives in a process beside this one, and numpy here
+    with measuring(hardware) as steps:  # the user's part is known to be right: torch arrives in a process beside this one, and numpy here
         from pufferfish.track.spool import spool_stage
         from pufferfish.train.planning import plan_here
         from pufferfish.ui.tables import plan_text
 
-        plan = plan_here(params, hardware, corpus, measure=measure, spent_s=lambda: clock.now_s() - started_s)
+        plan = plan_here(params, hardware, corpus, steps=steps, spent_s=lambda: clock.now_s() - started_s)
     plan.save(paths.PLAN)
     print(plan_text(plan, hardware))
     spool_stage("plan", params=params.model_dump(), metrics=plan.forecast.model_dump(), artifacts=[paths.PLAN], tags={"hardware": hardware.identity})

@@ -23,7 +23,7 @@ class Workshop:
     """`plan_here` with real text and made-up steps, which counts what it found out."""
 
     def __init__(self, monkeypatch, machine="server"):
-        self.hardware, self.surveys, self.measured, self.said = MACHINES[machine], 0, [], []
+        self.hardware, self.surveys, self.num_ended, self.measured, self.said = MACHINES[machine], 0, 0, [], []
         self.real_survey, self.spent_s = known.survey, 1.0
         monkeypatch.setattr(known, "survey", self.survey)
 
@@ -41,12 +41,15 @@ class Workshop:
         slowness = 1.2 + 0.01 * len(self.measured)
         return StepTime(slowness * step_seconds(Machine(self.hardware), price_of(model, train.attention), model, train), 10**9, 0.3)
 
+    def end(self):
+        self.num_ended += 1
+
     def plan(self, *, hardware=None, **sections):
         self.spent_s = 1.0
         wishes = {"data": {"source": "text", "path": "lines.txt", "vocab_size": 512}, "model": {"seq_len": 128, "d_model": 64}}
         params = Params.model_validate({"plan": {"pilots": False}, **wishes, **sections, "train": {"compile": False, **sections.get("train", {})}})
         corpus = inspect_corpus(params.data)
-        return planning.plan_here(params, hardware or self.hardware, corpus, measure=self.measure, spent_s=lambda: self.spent_s, tell=self.said.append)
+        return planning.plan_here(params, hardware or self.hardware, corpus, steps=self, spent_s=lambda: self.spent_s, tell=self.said.append)
 
 
 def write_lines(seed=0):

@@ -13,36 +13,43 @@ from pufferfish.train import beside
 COLD = MACHINES["server"]
 
 
-def test_another_process_measures_again_and_again_and_ends_with_the_context():
-    with beside.measuring_beside() as measure:
+def test_another_process_measures_again_and_again_and_ends_with_the_context(workplace):
+    with beside.measuring(COLD) as steps:
         (process,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-        steps = [measure(model_plan(), train_plan()) for _ in range(2)]
+        found = [steps.measure(model_plan(), train_plan()) for _ in range(2)]
         assert process.is_running()
-    assert all(step.fits and step.step_s > 0 for step in steps)
+    assert all(step.fits and step.step_s > 0 for step in found)
     assert not process.is_running()
 
 
-def test_a_failure_there_is_a_failure_here(capfd):
-    with beside.measuring_beside() as measure:
+def test_whoever_measures_after_the_end_does_it_here(workplace):
+    with beside.measuring(COLD) as steps:
+        steps.end()
+        assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        assert steps.measure(model_plan(), train_plan()).step_s > 0
+
+
+def test_a_failure_there_is_a_failure_here(workplace, capfd):
+    with beside.measuring(COLD) as steps:
         with pytest.raises(ChildProcessError, match="status 1"):
-            measure(model_plan(), "no plan")
+            steps.measure(model_plan(), "no plan")
         with pytest.raises(ChildProcessError, match="status 1"):
-            measure(model_plan(), train_plan())
+            steps.measure(model_plan(), train_plan())
     assert "AttributeError" in capfd.readouterr().err
 
 
-def test_an_error_here_does_not_wait_for_the_process():
+def test_an_error_here_does_not_wait_for_the_process(workplace):
     start_s = time.perf_counter()
-    with pytest.raises(ZeroDivisionError), beside.measuring_beside():
+    with pytest.raises(ZeroDivisionError), beside.measuring(COLD):
         raise ZeroDivisionError
     assert time.perf_counter() - start_s < 1.0
 
 
 def test_where_something_is_known_or_no_core_is_free_nothing_is_started(workplace, monkeypatch):
-    monkeypatch.setattr(beside, "measuring_beside", lambda: pytest.fail("started"))
+    monkeypatch.setattr(beside, "StepsBeside", lambda: pytest.fail("started"))
     alone = COLD.model_copy(update={"fingerprint": COLD.fingerprint.model_copy(update={"num_cores": 1})})
-    with beside.measuring(alone) as measure:
-        assert measure is beside.measure_here
+    with beside.measuring(alone) as steps:
+        assert isinstance(steps, beside.StepsHere)
     memo.keep("steps", beside.steps_question(COLD), [], tell=pytest.fail)
-    with beside.measuring(COLD) as measure:
-        assert measure is beside.measure_here
+    with beside.measuring(COLD) as steps:
+        assert isinstance(steps, beside.StepsHere)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from typing import Protocol
 
 from pufferfish.base import memo
 from pufferfish.plan.choose import MEASURED_STEPS_S
@@ -14,17 +15,26 @@ from pufferfish.plan.prices import StepTime
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 
-MeasureSteps = Callable[[ModelPlan, TrainPlan], StepTime]
+
+class Steps(Protocol):
+    """Who measures steps."""
+
+    def measure(self, model: ModelPlan, plan: TrainPlan) -> StepTime: ...
+    def end(self) -> None:
+        """Give back the memory and the device that measuring holds outside this process; whoever measures after that does it in this one."""
 
 
 @contextmanager
-def measuring(hardware: Hardware) -> Iterator[MeasureSteps]:
-    """How to measure a step: in a process beside this one where there is a core for it and nothing is known yet of this machine, else in this one."""
+def measuring(hardware: Hardware) -> Iterator[Steps]:
+    """Who measures: a process beside this one where there is a core for it and nothing is known yet of this machine, else this one."""
     if hardware.fingerprint.num_cores == 1 or memo.path_of("steps", steps_question(hardware)).exists():
-        yield measure_here
-    else:
-        with measuring_beside() as measure:
-            yield measure
+        yield StepsHere()
+        return
+    steps = StepsBeside()
+    try:
+        yield steps
+    finally:
+        steps.end()
 
 
 def steps_question(hardware: Hardware) -> dict[str, str]:
@@ -32,39 +42,50 @@ def steps_question(hardware: Hardware) -> dict[str, str]:
     return {"machine": hardware.identity}
 
 
-@contextmanager
-def measuring_beside() -> Iterator[MeasureSteps]:
-    """Start the process; it ends with the context, in the middle of its work if need be.
+class StepsHere:
+    """Steps measured in this process."""
+
+    def measure(self, model: ModelPlan, plan: TrainPlan) -> StepTime:
+        """Real steps."""
+        from pufferfish.train.measure import measure_steps  # torch arrives here, and not where every step is known
+
+        return measure_steps(model, plan, limit_s=MEASURED_STEPS_S)
+
+    def end(self) -> None:
+        """Nothing is held elsewhere."""
+
+
+class StepsBeside:
+    """Steps measured in a process of their own, which starts at once and may be ended in the middle of its work.
 
     Where it fails, its own traceback says why, and ChildProcessError is raised here.
     """
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there,), daemon=True)
-    process.start()
-    there.close()
 
-    def measure(model: ModelPlan, plan: TrainPlan) -> StepTime:
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there,), daemon=True)
+        self._process.start()
+        there.close()
+        self._is_ended = False
+
+    def measure(self, model: ModelPlan, plan: TrainPlan) -> StepTime:
+        """Real steps there."""
+        if self._is_ended:
+            return StepsHere().measure(model, plan)
         try:
-            here.send((model, plan))
-            step: StepTime = here.recv()
+            self._here.send((model, plan))
+            step: StepTime = self._here.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            process.join()
-            raise ChildProcessError(f"the process that measures steps ended with status {process.exitcode}") from None
+            self._process.join()
+            raise ChildProcessError(f"the process that measures steps ended with status {self._process.exitcode}") from None
         return step
 
-    try:
-        yield measure
-    finally:
-        process.kill()
-        process.join()
-
-
-def measure_here(model: ModelPlan, plan: TrainPlan) -> StepTime:
-    """The same in this process."""
-    from pufferfish.train.measure import measure_steps  # torch arrives here, and not where every step is known
-
-    return measure_steps(model, plan, limit_s=MEASURED_STEPS_S)
+    def end(self) -> None:
+        """End the process."""
+        self._is_ended = True
+        self._process.kill()
+        self._process.join()
 
 
 def _serve(there: Connection) -> None:

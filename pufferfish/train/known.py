@@ -13,7 +13,7 @@ from pufferfish.data.survey import Survey, VocabularySurvey, survey
 from pufferfish.plan.prices import StepTime
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
-from pufferfish.train.beside import MeasureSteps, steps_question
+from pufferfish.train.beside import Steps, steps_question
 
 OF_TRAINING = (  # what of a training plan changes the pace
     *("device", "num_threads", "dtype", "attention", "is_compiled", "is_checkpointed"),
@@ -40,8 +40,8 @@ def _read_survey(answer: Any) -> Survey:
 class KnownSteps:
     """Real steps on this machine, each configuration measured once."""
 
-    def __init__(self, hardware: Hardware, measure: MeasureSteps, *, tell: Tell) -> None:
-        self._measure, self._tell = measure, tell
+    def __init__(self, hardware: Hardware, steps: Steps, *, tell: Tell) -> None:
+        self._measurer, self._tell = steps, tell
         self._question = steps_question(hardware)
         self._steps = memo.recall("steps", self._question, _read_steps, tell=tell) or {}
 
@@ -54,7 +54,7 @@ class KnownSteps:
         key = _key(model, train)
         if key in self._steps:
             return self._steps[key]
-        step = self._measure(model, train)
+        step = self._measurer.measure(model, train)
         if step.fits:
             self._steps[key] = replace(step, is_kept=True)
             memo.keep("steps", self._question, [{"of": key, "step": astuple(each)[:3]} for key, each in self._steps.items()], tell=self._tell)

@@ -20,7 +20,7 @@ from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import DataPlan, ModelPlan, Plan
 from pufferfish.schema.preview import Preview
-from pufferfish.train.beside import MeasureSteps, measure_here
+from pufferfish.train.beside import Steps, StepsHere
 from pufferfish.train.known import KnownSteps, Tell, known_survey
 from pufferfish.train.known_pilots import KnownPilots
 
@@ -29,11 +29,11 @@ SURVEYED_BYTES = 800_000  # of the training side
 SMALL_CORPUS_BYTES = 1_000_000  # below this, vocabularies under 512 are surveyed too
 
 
-def plan_here(params: Params, hardware: Hardware, corpus: Corpus, *, measure: MeasureSteps, spent_s: Callable[[], float], tell: Tell = print) -> Plan:
+def plan_here(params: Params, hardware: Hardware, corpus: Corpus, *, steps: Steps, spent_s: Callable[[], float], tell: Tell = print) -> Plan:
     """Survey the text, price and measure on this machine, choose. Raises UserError as `decide` and `survey` do."""
     pilots = pilots_here(params, hardware, corpus, tell=tell)
     case = case_here(params, hardware, corpus, here=hardware, pilots=pilots, tell=tell)
-    return decide(case, measuring_here(hardware, measure, pilots, spent_s=spent_s, tell=tell)).plan
+    return decide(case, measuring_here(hardware, steps, pilots, spent_s=spent_s, tell=tell)).plan
 
 
 def preview_here(params: Params, here: Hardware, corpus: Corpus, *, other: Hardware | None, spent_s: Callable[[], float], tell: Tell) -> Preview:
@@ -41,7 +41,7 @@ def preview_here(params: Params, here: Hardware, corpus: Corpus, *, other: Hardw
     pilots = pilots_here(params, other or here, corpus, tell=tell)
     case = case_here(params, other or here, corpus, here=here, pilots=pilots, tell=tell)
     case = replace(case, price_of=cache(case.price_of))  # the same models are priced for several budgets
-    return make_preview(case, None if other else measuring_here(here, measure_here, None, spent_s=spent_s, tell=tell))  # nothing is trained for a look
+    return make_preview(case, None if other else measuring_here(here, StepsHere(), None, spent_s=spent_s, tell=tell))  # nothing is trained for a look
 
 
 def pilots_here(params: Params, hardware: Hardware, corpus: Corpus, *, tell: Tell) -> KnownPilots | None:
@@ -82,16 +82,17 @@ def _surveyed(params: Params, corpus: Corpus, vocab_sizes: list[int]) -> DataPla
     )
 
 
-def measuring_here(hardware: Hardware, measure: MeasureSteps, pilots: KnownPilots | None, *, spent_s: Callable[[], float], tell: Tell) -> Measuring:
+def measuring_here(hardware: Hardware, steps: Steps, pilots: KnownPilots | None, *, spent_s: Callable[[], float], tell: Tell) -> Measuring:
     """Real steps, each configuration measured once on this machine, and short trainings, once for the same wishes."""
-    steps = KnownSteps(hardware, measure, tell=tell)
-    open_pilots = pilots.keeping(partial(_open_pilots, tell=tell)) if pilots and not pilots.has_own else None
-    return Measuring(steps.measure, spent_s, steps.is_known, open_pilots)
+    known = KnownSteps(hardware, steps, tell=tell)
+    open_pilots = pilots.keeping(partial(_open_pilots, steps, tell=tell)) if pilots and not pilots.has_own else None
+    return Measuring(known.measure, spent_s, known.is_known, open_pilots)
 
 
-def _open_pilots(data: DataPlan, sample_bytes: int, *, tell: Tell) -> RunPilot:
+def _open_pilots(steps: Steps, data: DataPlan, sample_bytes: int, *, tell: Tell) -> RunPilot:
     from pufferfish.train.pilot import read_text, run_pilot  # torch arrives here
 
+    steps.end()  # a pilot needs the memory, and a device that only one process may use
     text = read_text(data, sample_bytes)
     return lambda model, plan, limit_s: run_pilot(text, model, plan, limit_s=limit_s, tell=tell)
 
