@@ -700,7 +700,10 @@ def test_the_forecast_improves_with_everything_that_helps():
     assert replace(usual_case, price=replace(price, matmul_params=2 * price.matmul_params)).forecast(text) < forecast
     assert replace(usual_case, vocabulary=FakeVocabulary(2048, 1.1 * BYTES_PER_TOKEN[2048])).forecast(text) < forecast
     assert replace(usual_case, loop_s=1.5 * usual_case.loop_s).forecast(text) < forecast
-    assert usual_case.forecast(Text(text.unique_bytes, 1.3)) == pytest.approx(1.3 * forecast)
+    assert usual_case.forecast(Text(text.unique_bytes, 1.3)) == pytest.approx(1.3 * forecast, rel=0.05)
+    copied = Text(text.unique_bytes, text.difficulty, copied=0.4, copied_bytes=1e6)
+    assert usual_case.forecast(copied) < replace(usual_case, loop_s=0.1 * usual_case.loop_s).forecast(copied)
+    assert usual_case.forecast(copied) < 0.9 * forecast
     assert usual_case.forecast(Text(text.unique_bytes / 100, 1.0)) > forecast
     low, high = scaling.interval(forecast, 0.05)
     assert low * high == pytest.approx(forecast**2)
@@ -804,6 +807,29 @@ def test_counted_steps_are_taken_however_often_they_read_the_text():
     assert plan.train.num_steps == 20_000
     assert plan.budget.unused_s == 0
     assert plan.forecast.epochs > 20
+
+
+def test_hard_texts_stay_hard():
+    """More text helps with a hard one less, and with an easy one more."""
+    easy, usual, hard = (Text(1e9, each) for each in (0.7, 1.0, 1.5))
+    gains = [text.factor(1e7) / text.factor(1e6) for text in (easy, usual, hard)]
+    assert gains[0] < gains[1] == 1 < gains[2]
+
+
+def test_no_model_is_larger_for_its_text_than_what_the_law_was_fitted_to():
+    for num_bytes in (100_000, 1_000_000):
+        planner = Planner("server", num_bytes=num_bytes)
+        plan = planner.plan("1h", data={"vocab_size": 512})
+        assert plan.forecast.num_params <= scaling.most_params(planner.text.unique_bytes)
+        assert any("left out" in reason for reason in plan.why.reasons) or plan.forecast.num_params < planner.text.unique_bytes
+    pinned = planner.plan("1h", model={"num_layers": 6, "d_model": 512})
+    assert (pinned.model.num_layers, pinned.model.d_model) == (6, 512)
+    assert pinned.forecast.num_params > scaling.most_params(planner.text.unique_bytes)
+
+
+def test_a_text_too_small_for_any_model_gets_the_smallest():
+    plan = Planner("server", num_bytes=3_000).plan("2m", data={"vocab_size": 512})
+    assert (plan.model.num_layers, plan.model.d_model) == (1, 64)
 
 
 def test_a_text_is_learned_by_heart_the_sooner_the_more_parameters_there_are_for_it():

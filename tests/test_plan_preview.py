@@ -23,7 +23,7 @@ from pufferfish.probe.fingerprint import Identity
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.preview import Preview
-from pufferfish.train import planning
+from pufferfish.train.beside import StepsHere
 from pufferfish.ui.preview import TERMS, preview_text
 
 OTHER_MACHINE = Path(__file__).parent / "files" / "gpu_of_4_GB.json"
@@ -110,7 +110,7 @@ def test_what_was_measured_is_believed_for_other_budgets():
     for slowness in (1.0, 5.0):
         planner = Planner("server", slowness=slowness)
         forecasts[slowness] = make_preview(case_of(planner), Measuring(planner.measure, lambda planner=planner: planner.spent_s)).other_budgets[1].forecast
-    assert forecasts[5.0].tokens < forecasts[1.0].tokens / 2
+    assert forecasts[5.0].flops_per_token * forecasts[5.0].tokens < forecasts[1.0].flops_per_token * forecasts[1.0].tokens / 2
     whole = Planner("server", slowness=5.0).plan("6m", data={"vocab_size": 2048}, model={"seq_len": 256}).forecast
     assert forecasts[5.0].val_bpb == pytest.approx(whole.val_bpb, rel=0.06)  # what a plan for that budget measures, it knows better
 
@@ -180,10 +180,10 @@ def measured_place(workplace, monkeypatch):
     probe.keep_speeds(server.fingerprint, server.measured)
     monkeypatch.setattr(command, "ensure_runtime", lambda num_threads: None)
 
-    def measure(model, train):
+    def measure(steps, model, train):
         return StepTime(step_seconds(Machine(MACHINES["server"]), price_of(model, train.attention), model, train), 10**9, 0.1)
 
-    monkeypatch.setattr(planning, "measure_here", measure)
+    monkeypatch.setattr(StepsHere, "measure", measure)
     return workplace
 
 
@@ -239,7 +239,7 @@ def test_remarks_do_not_spoil_the_json(measured_place, capsys):
 
 
 def test_the_file_of_another_machine_is_planned_for(measured_place, monkeypatch, capsys):
-    monkeypatch.setattr(planning, "measure_here", lambda model, train: pytest.fail("measured here for a machine that is not here"))
+    monkeypatch.setattr(StepsHere, "measure", lambda *_: pytest.fail("measured here for a machine that is not here"))
     assert Hardware.load(OTHER_MACHINE) == MACHINES["gpu of 4 GB"]
     assert cli.main(["plan", "--machine", str(OTHER_MACHINE), "--json"]) == 0
     shown = Preview.model_validate_json(capsys.readouterr().out)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from pufferfish.base.errors import UserError
+from pufferfish.plan import scaling
 from pufferfish.plan.candidate import Candidate, Situation, configurations, has_enough_steps, in_time
 from pufferfish.plan.prices import Measure, Vocabulary
 from pufferfish.plan.refuse import nothing_fits
@@ -31,7 +32,13 @@ def enumerate_candidates(situation: Situation, models: Iterable[ModelPlan], voca
     candidates = in_time([each for each in configurations(situation, models, vocabularies) if has_enough_steps(each)])
     if not candidates:
         raise nothing_fits(situation, models, vocabularies)
-    return sorted(candidates, key=lambda candidate: candidate.forecast(situation.text))
+    return sorted(_as_tried(candidates, situation.text), key=lambda candidate: candidate.forecast(situation.text))
+
+
+def _as_tried(candidates: list[Candidate], text: Text) -> list[Candidate]:
+    """Those that are no larger for the text than what the loss law was fitted to, or the smallest: beyond that it finds any size worth its while."""
+    most = max(scaling.most_params(text.unique_bytes), min(candidate.price.num_params for candidate in candidates))
+    return [candidate for candidate in candidates if candidate.price.num_params <= most]
 
 
 def measurement_s(candidate: Candidate) -> float:

@@ -1,11 +1,11 @@
 """What quality a training will reach: bits per byte as a function of model, data, context and batch.
 
-    bpb = difficulty x (E + A N^-alpha + B D^-beta + G / d) x context x batch x vocabulary x repetition x copies
+    bpb = text x (E + A N^-alpha + B D^-beta + G / d) x context x batch x vocabulary x repetition
 
 after Hoffmann et al., 2022, arXiv 2203.15556: N are the matrix parameters of the blocks and D the bytes trained on, both in millions; d is the width in units
 of 128, through which every prediction has to pass. Repeated data counts less (Muennighoff et al., 2023, arXiv 2305.16264), and is learned by heart the sooner,
-the more parameters there are for each byte of it. The form is the literature's but for that and the context; the constants were fitted, all together, to
-runs of this code of 0.3 to 11 million tokens (docs/LOG.md).
+the more parameters there are for each byte of it. The form is the literature's but for that, the context and what it knows of texts; the constants were
+fitted, all together, to runs of this code of 0.3 to 11 million tokens on fourteen texts (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from dataclasses import dataclass, replace
 from functools import cache
 from operator import itemgetter
 
-IRREDUCIBLE = 0.393
-A, ALPHA = 0.0568, 0.387
-B, BETA = 1.059, 0.268
-NARROW = 0.102
-VOCABULARY_COST = 0.0184  # per squared e-fold away from the best one
-BEST_VOCABULARY, VOCABULARY_GROWTH = 4450, 0.354  # after two million tokens, and how it grows with them
-CONTEXT_COST, CONTEXT_GROWTH, CONTEXT_LEAST = 0.027, 1.04, 0.2  # of a context of 128 after a million tokens, and how it grows: see `context_cost`
-BATCH_FACTOR, BATCH_EXPONENT = 0.449, 0.588  # see `best_tokens_per_step`
-BATCH_PENALTY = 0.035  # per squared e-fold away from the best batch
+IRREDUCIBLE = 0.399
+A, ALPHA = 0.0799, 0.418
+B, BETA = 1.006, 0.259
+NARROW = 0.0589
+VOCABULARY_COST = 0.0115  # per squared e-fold away from the best one
+BEST_VOCABULARY, VOCABULARY_GROWTH = 4880, 0.29  # after two million tokens, and how it grows with them
+CONTEXT_COST, CONTEXT_GROWTH, CONTEXT_LEAST = 0.0256, 1.28, 0.2  # of a context of 128 after a million tokens, and how it grows: see `context_cost`
+BATCH_FACTOR, BATCH_EXPONENT = 0.467, 0.589  # see `best_tokens_per_step`
+BATCH_PENALTY = 0.041  # per squared e-fold away from the best batch
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
-LONE_LAYER = 0.18  # a single layer cannot look up what followed an earlier occurrence; from one run
+LONE_LAYER = 0.196  # a single layer cannot look up what followed an earlier occurrence; from one run
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.04  # the same of what short trainings say of a text: they read little, and are measured on a sample; a guess
 LAW = 5  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
-REFERENCE_HARDNESS = 1.448  # bits per byte that counting and copying make of the text that the constants were fitted on
-COPIED_GAIN = 0.6  # of bits per byte, where all of the validation text can be found in what is read; fitted on twelve texts (docs/LOG.md)
+REFERENCE_HARDNESS = 1.41  # bits per byte that counting and copying make of a text of difficulty 1
+HARD_TO_THE_END, REFERENCE_BYTES = 0.1, 7e6  # how much less a text twice as hard (a factor e) gives for each e-fold of bytes beyond so many
+COPIED_GAIN = 0.46  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
-LEARNED_BY_HEART, CROWDED = 0.101, 0.334  # what each further epoch costs a model that is large for the text, and the parameters for each byte at half of it
+LEARNED_BY_HEART, CROWDING = 0.0845, 0.326  # what each further epoch costs a model with one parameter for each byte of the text, and how that grows with them
+PARAMS_PER_BYTE = 2.0  # of text: 1.9 were better than 0.7 after four readings, 3.9 and 4.6 worse than fewer after four and six (docs/LOG.md)
 NOISY_FACTOR, NOISE_EPOCHS = 1.21, 2.5  # where inputs are replaced, that cost grows with the root of the further epochs; from two runs on two texts
 EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 11.0, 16.0)  # how often a text may be read; more was not tried
 
@@ -71,10 +73,14 @@ def vocabulary_cost(vocab_size: int, tokens: float) -> float:
 
 def repetition_cost(num_params: float, epochs: float, unique_bytes: float) -> float:
     """Share of the bits per byte that reading a text again and again costs, beyond what `effective_bytes` says: it is learned by heart."""
-    crowding = (num_params / unique_bytes / CROWDED) ** 2
     further = max(0.0, epochs - 1)
     growth = NOISY_FACTOR * math.sqrt(further) if epochs > NOISE_EPOCHS else further
-    return float(LEARNED_BY_HEART * growth * crowding / (1 + crowding))
+    return float(LEARNED_BY_HEART * growth * (num_params / unique_bytes) ** CROWDING)
+
+
+def most_params(unique_bytes: float) -> float:
+    """Parameters of the largest model that the law can judge on a text."""
+    return PARAMS_PER_BYTE * unique_bytes
 
 
 @dataclass(frozen=True)
@@ -109,14 +115,16 @@ class Text:
     """What the law needs to know of a text."""
 
     unique_bytes: float  # to learn from
-    difficulty: float
+    difficulty: float  # see `difficulty`
     experience: Experience = Experience()
     copied: float = 0.0  # share of the validation text that can be found in what is learned from, once so much was read:
     copied_bytes: float = math.inf
 
-    def copies_read(self, num_bytes: float) -> float:
-        """Share of the validation text that can be found in so many bytes of the text."""
-        return self.copied * min(1.0, num_bytes / self.copied_bytes)
+    def factor(self, num_bytes: float) -> float:
+        """Bits per byte against those of the reference after so many bytes: hard texts stay hard, copies are found in the end."""
+        to_the_end = (num_bytes / REFERENCE_BYTES) ** (HARD_TO_THE_END * math.log(self.difficulty))
+        copies = math.exp(-COPIED_GAIN * self.copied * min(1.0, num_bytes / self.copied_bytes))
+        return self.difficulty * to_the_end * copies * self.experience.correction
 
 
 def val_bpb(
@@ -138,8 +146,7 @@ def val_bpb(
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
     lone_layer = 1 + LONE_LAYER if num_layers == 1 else 1.0
     costs = (1 + context_cost(seq_len, tokens)) * (1 + vocabulary_cost(vocab_size, tokens)) * batch * lone_layer
-    copies = math.exp(-COPIED_GAIN * text.copies_read(tokens * bytes_per_token))
-    return float(text.difficulty * text.experience.correction * learned * costs * copies)
+    return float(text.factor(tokens * bytes_per_token) * learned * costs)
 
 
 def by_reading(epochs: float, *, block_params: float, num_params: float, d_model: int, unique_bytes: float) -> float:

@@ -16,6 +16,7 @@ from pufferfish.schema.params import TrainParams
 from pufferfish.schema.plan import ModelPlan
 
 MARGIN = 1.15  # text encoded over what the plan expects to read
+LARGE_SHARE = 0.25  # of what the law can judge: a larger choice is told with that bound
 LONGEST_CONTEXT = {"cpu": 512, "cuda": 2048}
 
 
@@ -106,9 +107,19 @@ def search_reasons(case: Case, selection: Selection) -> list[str]:
     return [
         f"{len(selection.candidates)} configurations priced, {steps}; the best forecast is {lowest:.4f}"
         f" bits per byte, and of those within {choose.NEAR:.1%} of it the smallest was taken ({best.forecast(selection.text):.4f})",
+        *_size_reason(selection),
         *pilot.pilot_reasons(case, selection),
         _batch_reason(case, best),
         _compile_reason(case, selection),
+    ]
+
+
+def _size_reason(selection: Selection) -> list[str]:
+    most = scaling.most_params(selection.text.unique_bytes)
+    if selection.best.price.num_params < LARGE_SHARE * most:
+        return []
+    return [
+        f"models of more than {format_count(most)} parameters, {scaling.PARAMS_PER_BYTE:g} for each byte of the text, were left out: the law does not know them"
     ]
 
 
