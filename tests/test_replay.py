@@ -68,7 +68,7 @@ def test_a_replay_makes_the_same_weights_and_leaves_nothing_behind(workplace, mo
 
 
 def test_other_weights_are_explained_and_weighed(workplace):
-    first = train(workplace)
+    first = train(workplace, loop_s=3.0)
 
     def edit(lines):
         lines[0]["environment"] |= {"torch": "0.4.1", "code": "abc"}
