@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,6 +181,23 @@ def test_a_disk_that_cannot_be_written_is_the_users_to_mend(tmp_path, monkeypatc
     with pytest.raises(UserError, match="disk cannot be written") as error:
         surroundings.disk_write_bytes_per_s(tmp_path)
     assert "No space left on device" in error.value.saw
+
+
+@pytest.mark.parametrize(("worked_s", "found_s", "code"), [(1.3, 1.6, "import pufferfish.schema.params"), (0.9, 0.2, "import pufferfish.schema.params, torch")])
+def test_an_import_that_waited_for_the_disk_is_measured_again(monkeypatch, worked_s, found_s, code):
+    clock = SimpleNamespace(wall_s=0.0, worked_s=0.0)
+
+    def import_module(name):
+        clock.wall_s += 1.4
+        clock.worked_s += worked_s
+
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(surroundings, "time", SimpleNamespace(perf_counter=lambda: clock.wall_s, process_time=lambda: clock.worked_s))
+    monkeypatch.setattr(surroundings.importlib, "import_module", import_module)
+    codes = []
+    monkeypatch.setattr(surroundings, "_interpreter_s", lambda code: codes.append(code) or 0.2)
+    assert surroundings.import_torch_s() == pytest.approx(found_s)
+    assert codes == [code]
 
 
 def test_no_compiler_is_noticed(monkeypatch):
