@@ -211,7 +211,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run whole cold pipelines and compare the time planned with the time spent.")
     parser.add_argument("--budgets", default="60s,3m", help="durations, separated by commas (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="of each budget (default: %(default)s)")
-    parser.add_argument("--corpus", default=pipeline.STDLIB, help="a text file or folder (default: %(default)s, the embedded source)")
+    parser.add_argument(
+        "--corpus", default=pipeline.STDLIB, help="a text file or folder, or one with `train` and `validation` (default: %(default)s, the embedded source)"
+    )
     parser.add_argument("--disturb", choices=DISTURBANCES, default="none", help="what happens at half time (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the runs as JSON")
     arguments = parser.parse_args()

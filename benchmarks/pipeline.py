@@ -60,9 +60,13 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def settings_for(budget: str, corpus: str) -> dict[str, dict[str, Any]]:
-    """Sections of params.yaml for a budget and a corpus."""
-    data = {"source": STDLIB, "path": ""} if corpus == STDLIB else {"source": "text", "path": str(Path(corpus).resolve())}
-    return {"budget": {"time": budget}, "data": data}
+    """Sections of params.yaml for a budget and a corpus; a folder that holds `train` and `validation` has its own text to measure on."""
+    if corpus == STDLIB:
+        return {"budget": {"time": budget}, "data": {"source": STDLIB, "path": ""}}
+    folder = Path(corpus).resolve()
+    train, validation = folder / "train", folder / "validation"
+    data = {"path": str(train), "validation": str(validation)} if train.exists() and validation.exists() else {"path": str(folder)}
+    return {"budget": {"time": budget}, "data": {"source": "text"} | data}
 
 
 @contextmanager

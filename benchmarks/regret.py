@@ -223,7 +223,12 @@ def main() -> None:
     """Study all cases, one after the other, and compare."""
     parser = argparse.ArgumentParser(description="Compare the planner's choice with the best that a search finds at equal total time.")
     parser.add_argument("--budgets", type=durations, default="60s,2m", help="durations, separated by commas (default: %(default)s)")
-    parser.add_argument("--corpora", type=corpora, default=pipeline.STDLIB, help="text files or folders, separated by commas (default: %(default)s, embedded)")
+    parser.add_argument(
+        "--corpora",
+        type=corpora,
+        default=pipeline.STDLIB,
+        help="text files or folders, separated by commas; those with `train` and `validation` bring both (default: %(default)s, embedded)",
+    )
     parser.add_argument("--runs", type=int, default=25, help="of each search, at most (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="file of all runs, one JSON line each; those in it are not run again")
     parser.add_argument("--seeds", type=int, default=1, help="random configurations of each case (default: %(default)s)")

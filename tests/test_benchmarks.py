@@ -41,6 +41,17 @@ def write_json(path, content):
     path.write_text(json.dumps(content))
 
 
+def test_a_folder_with_both_sides_has_its_own_text_to_measure_on(tmp_path):
+    def data(corpus):
+        return deadline.pipeline.settings_for("60s", str(corpus))["data"]
+
+    assert data("stdlib") == {"source": "stdlib", "path": ""}
+    assert data(tmp_path) == {"source": "text", "path": str(tmp_path)}
+    for side in ("train", "validation"):
+        (tmp_path / side).mkdir()
+    assert data(tmp_path) == {"source": "text", "path": str(tmp_path / "train"), "validation": str(tmp_path / "validation")}
+
+
 def test_a_run_is_read_from_what_the_stages_left(tmp_path):
     stamps = {"train": (14.5, 36.0), "hardware-probe": (10.0, 14.0), "export": (36.5, 49.0)}
     for name, (start_s, end_s) in stamps.items():
