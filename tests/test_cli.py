@@ -114,7 +114,7 @@ def test_what_stands_in_the_place_of_a_file_is_told_by_its_name(behave, capsys, 
     assert capsys.readouterr().err.splitlines() == [
         "replay: deep/file.json cannot be used",
         "  saw:  In the way",
-        "  fix:  check that it is a file and that you may read and write it",
+        "  fix:  check what stands there, a file or a folder, and that you may read and write it",
     ]
 
 

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from pufferfish.base.errors import UserError
+from pufferfish.data import prepare
+from pufferfish.data import survey as survey_room
 from pufferfish.data.corpus import inspect_corpus
+from pufferfish.data.hardness import Hardness
 from pufferfish.data.survey import Survey, survey, train_bytes_after_split
 from pufferfish.schema.params import DataParams
 from pufferfish.schema.plan import DataPlan
@@ -60,6 +63,31 @@ def test_a_larger_sample_is_tried_before_a_vocabulary_is_refused():
     assert "at most" in error.value.fix
 
 
+def test_a_larger_sample_for_the_vocabulary_is_none_for_the_hardness(monkeypatch):
+    """The n-gram counts a bounded number of tokens, and all texts are compared after as many."""
+    data, sizes = write_lines("lines.txt", 12_000, num_words=5000), []
+    monkeypatch.setattr(survey_room, "hardness", lambda *_, train_bytes, **__: sizes.append(train_bytes) or Hardness(1.0, -0.1))
+    assert surveyed(data, 4000, sample_bytes=5000).vocabularies
+    assert 0 < sizes[0] <= 5000
+
+
+def test_of_large_files_two_are_looked_at(monkeypatch):
+    Path("folder").mkdir()
+    for name in ("one", "two", "three"):
+        Path(f"folder/{name}.txt").write_text(f"{name} and some words more, or fewer\n" * 300, "utf-8")
+    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 1000)
+    monkeypatch.setattr(prepare, "DRAWN_FACTOR", 0)
+    assert surveyed(DataParams(source="text", path="folder"), 257, sample_bytes=1000).hardness.bpb > 0
+
+
+def test_a_single_large_line_is_looked_at(monkeypatch):
+    Path("line.txt").write_text("a few words and no end of them " * 3000, "utf-8")
+    Path("own.txt").write_text("a few words\n" * 30, "utf-8")
+    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 1000)
+    monkeypatch.setattr(prepare, "DRAWN_FACTOR", 0)
+    assert surveyed(DataParams(source="text", path="line.txt", validation="own.txt"), 257, sample_bytes=1000).hardness.bpb > 0
+
+
 def test_what_is_measured_on_decides_how_hard_a_text_is():
     data = write_lines("lines.txt", 4000)
     Path("same.txt").write_text("".join(Path("lines.txt").read_text("utf-8").splitlines(keepends=True)[:200]), "utf-8")
@@ -81,7 +109,7 @@ def test_what_the_sample_does_not_show_of_copies_is_found_in_the_whole_text():
     assert twice.copies.num_bytes > 350_000
 
 
-@pytest.mark.parametrize("text", ["🐡" * 40_000, "one\n" * 2000 + "two\n" * 20, "word " * 1000])
+@pytest.mark.parametrize("text", ["🐡" * 40_000, "🐡" * 1000, "one\n" * 2000 + "two\n" * 20, "word " * 1000])
 def test_any_text_can_be_surveyed(text):
     Path("folder").mkdir()
     Path("folder/one.txt").write_text(text, "utf-8")

@@ -138,3 +138,13 @@ def test_memory_that_ran_out_is_not_kept(workshop, monkeypatch):
             workshop.plan()
     workshop.plan()
     assert workshop.measured
+
+
+def test_steps_are_measured_nowhere_else_when_a_pilot_begins(workshop, monkeypatch):
+    """Their process holds memory, and perhaps a device that only one process may use."""
+    from pufferfish.train import pilot
+
+    monkeypatch.setattr(pilot, "read_text", lambda *_: workshop.num_ended)
+    monkeypatch.setattr(pilot, "run_pilot", lambda text, *_, **__: text)
+    run = planning._open_pilots(workshop, None, 1000, tell=pytest.fail)
+    assert run(None, None, 1.0) == 1, "ended before the text was read"

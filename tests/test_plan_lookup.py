@@ -1,5 +1,7 @@
 """A table of values is planned only where it need not be portable and the text is not read too often."""
 
+import re
+
 import pytest
 from machines import Planner
 
@@ -42,12 +44,15 @@ def test_every_budget_keeps_the_rule():
     assert all((plan.forecast.epochs <= MOST_EPOCHS) == (plan.model.lookup == "value") for plan in plans)
 
 
-def test_a_text_that_there_is_time_to_read_more_than_twice_gets_no_table_where_more_would_do_harm():
-    plan = Planner("server", num_bytes=5_000_000).plan("10m", **SMALL, model=FREE | WIDE)
+def test_what_counts_is_how_often_there_is_time_to_read_a_text_and_not_where_reading_is_capped():
+    plan = Planner("server", num_bytes=1_500_000).plan("10m", **SMALL, model=FREE | WIDE)
     assert plan.budget.unused_s > 0
-    assert plan.forecast.epochs <= MOST_EPOCHS
     assert plan.model.lookup == "none"
-    assert reasons(plan) == ["nothing is looked up: that pays where a text is read 2 times at most, and there is time to read this one 2.8 times"]
+    (reason,) = reasons(plan)
+    times = float(
+        re.fullmatch(r"nothing is looked up: that pays where a text is read 2 times at most, and there is time to read this one (\S+) times", reason)[1]
+    )
+    assert times > plan.forecast.epochs + 1
 
 
 def test_counted_steps_that_read_a_text_once_keep_the_table_however_much_time_there_is():

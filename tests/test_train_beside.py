@@ -42,7 +42,8 @@ def test_an_error_here_does_not_wait_for_the_process(workplace):
     start_s = time.perf_counter()
     with pytest.raises(ZeroDivisionError), beside.measuring(COLD):
         raise ZeroDivisionError
-    assert time.perf_counter() - start_s < 1.0
+    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    assert time.perf_counter() - start_s < 60, "it would wait for ever"
 
 
 def test_where_something_is_known_or_no_core_is_free_nothing_is_started(workplace, monkeypatch):

@@ -69,7 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         return tell(f"{name}: {error}", EXIT_USER_ERROR)
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        what, fix = f"{error.filename} cannot be used", "check that it is a file and that you may read and write it"
+        if error.filename is None:
+            raise
+        what, fix = f"{error.filename} cannot be used", "check what stands there, a file or a folder, and that you may read and write it"
         return tell(f"{name}: {UserError(what, saw=str(error.strerror), fix=fix)}", EXIT_USER_ERROR)
     except KeyboardInterrupt:
         return tell(f"{name}: interrupted", EXIT_INTERRUPTED)

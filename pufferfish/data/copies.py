@@ -17,7 +17,7 @@ class Copies:
     """What more there is to find than the sample shows that the text's hardness was measured with."""
 
     share: float  # of the validation bytes
-    num_bytes: int  # of training text, in which they stand
+    num_bytes: float  # of training text, in which they stand
 
 
 class Lines:

@@ -35,8 +35,10 @@ class Hardness:
 def hardness(train_N: np.ndarray, validation_M: np.ndarray, *, vocab_size: int, train_bytes: int, validation_bytes: int) -> Hardness:
     """Measured after all of the training text and after a part of it, and carried to the reference size by the power law through both.
 
-    `train_N` holds `ORDER` tokens for each of the `PART` parts at least.
+    A text that is too short for that is as hard as single tokens of the vocabulary.
     """
+    if len(train_N) < PART * ORDER:
+        return Hardness(math.log2(vocab_size) * len(validation_M) / validation_bytes, slope=0.0)
     stretch = min(STRETCH, len(train_N) // PART)
     part_N = train_N[: len(train_N) // (PART * stretch) * PART * stretch].reshape(-1, PART, stretch)[:, 0].ravel()
     part_bpb, bpb = (bits(each_N, validation_M, vocab_size) / validation_bytes for each_N in (part_N, train_N))

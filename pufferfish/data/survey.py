@@ -1,6 +1,6 @@
 """What the planner is told of a text: what each vocabulary would cost and save, and how hard the text is. Numbers only, nothing is kept of the text.
 
-Both sides of the split that is planned are looked at, of the training side a sample.
+Both sides of a split like the planned one are looked at, of the training side a sample.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pufferfish.schema.plan import DataPlan
 BLOCK_BYTES = 1 << 14
 HELD_OUT = 4  # one block of the sample in so many is encoded, the others train the tokenizer
 HARDNESS_VOCABULARY = 2048  # for all texts the same, so that they can be compared
-SEARCHED_BYTES = 16_000_000  # of the training side, for copies: a quarter of a second
+SEARCHED_BYTES = 16_000_000  # of the training side, for copies
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
         )
     vocabularies = [_survey_vocabulary(shrink(largest, size), held_out, train_s_per_mb) for size in sizes]
     held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed))
+    sample = list(train.read(max_bytes=plan.train_bytes, seed=plan.seed)) if sample_bytes > plan.train_bytes else pieces
     hardness_tokenizer = shrink(largest, min(reached, HARDNESS_VOCABULARY))
-    return Survey(vocabularies, _hardness(pieces, held_back, hardness_tokenizer), _copies(plan, pieces, held_back, train))
+    return Survey(vocabularies, _hardness(sample, held_back, hardness_tokenizer), _copies(plan, sample, held_back, train))
 
 
 def _survey_vocabulary(tokenizer: Tokenizer, texts: list[str], train_s_per_mb: float) -> VocabularySurvey:
@@ -103,7 +104,7 @@ def _copies(plan: DataPlan, pieces: list[Piece], held_back: list[Piece], train: 
 
 
 def _blocks(pieces: list[Piece]) -> Iterator[str]:
-    """The text in parts of about a size, so that of all documents some is learned from and some encoded."""
+    """The text in parts of at most about a size, so that of long documents some is learned from and some encoded."""
     for piece in pieces:
         yield from (part.decode("utf-8") for part in divide(piece.content, -(-len(piece.content) // BLOCK_BYTES)) if part)
 

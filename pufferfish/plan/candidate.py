@@ -38,6 +38,7 @@ class Candidate:
     loop_s: float  # time for steps, compilation taken off
     vocabulary: Vocabulary
     unique_bytes: float  # of the text
+    wear: float = 1.0  # of the text, see `scaling.wear`
     measured: StepTime | None = None
     correction: float = 1.0  # of the predicted pace, learned from measurements of others
     learned: float = 1.0  # of the law's bits per byte against those of other shapes, from short trainings
@@ -66,6 +67,7 @@ class Candidate:
             num_params=self.price.num_params,
             d_model=self.model.d_model,
             unique_bytes=self.unique_bytes,
+            wear=self.wear,
         )
         return min(self.fitting_steps, max(FEWEST_STEPS, round(epochs * steps_per_epoch)))
 
@@ -260,7 +262,7 @@ def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: 
     if train is None:
         return None
     predicted_s = speed.step_seconds(situation.machine, price, model, train)
-    return Candidate(model, train, price, predicted_s, loop_s, vocabulary, situation.text.unique_bytes)
+    return Candidate(model, train, price, predicted_s, loop_s, vocabulary, situation.text.unique_bytes, situation.text.wear)
 
 
 def fitted(situation: Situation, model: ModelPlan, price: Price, *, tokens_per_step: int, loop_s: float, is_compiled: bool) -> TrainPlan | None:

@@ -36,9 +36,15 @@ def enumerate_candidates(situation: Situation, models: Iterable[ModelPlan], voca
 
 
 def _as_tried(candidates: list[Candidate], text: Text) -> list[Candidate]:
-    """Those that are no larger for the text than what the loss law was fitted to, or the smallest: beyond that it finds any size worth its while."""
-    most = max(scaling.most_params(text.unique_bytes), min(candidate.price.num_params for candidate in candidates))
-    return [candidate for candidate in candidates if candidate.price.num_params <= most]
+    """Those that are no larger for the text than what the loss law was fitted to, or the smallest: beyond that it finds any size worth its while.
+
+    A vocabulary is not a size: where a shape is pinned, each keeps its smallest.
+    """
+    most: dict[int, float] = {}
+    for candidate in candidates:
+        most[candidate.model.vocab_size] = min(candidate.price.num_params, most.get(candidate.model.vocab_size, math.inf))
+    bound = scaling.most_params(text.unique_bytes)
+    return [candidate for candidate in candidates if candidate.price.num_params <= max(bound, most[candidate.model.vocab_size])]
 
 
 def measurement_s(candidate: Candidate) -> float:

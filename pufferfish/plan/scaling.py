@@ -16,29 +16,31 @@ from dataclasses import dataclass, replace
 from functools import cache
 from operator import itemgetter
 
-IRREDUCIBLE = 0.399
-A, ALPHA = 0.0799, 0.418
-B, BETA = 1.006, 0.259
-NARROW = 0.0589
-VOCABULARY_COST = 0.0115  # per squared e-fold away from the best one
-BEST_VOCABULARY, VOCABULARY_GROWTH = 4880, 0.29  # after two million tokens, and how it grows with them
-CONTEXT_COST, CONTEXT_GROWTH, CONTEXT_LEAST = 0.0256, 1.28, 0.2  # of a context of 128 after a million tokens, and how it grows: see `context_cost`
-BATCH_FACTOR, BATCH_EXPONENT = 0.467, 0.589  # see `best_tokens_per_step`
-BATCH_PENALTY = 0.041  # per squared e-fold away from the best batch
+IRREDUCIBLE = 0.476
+A, ALPHA = 0.0451, 0.412
+B, BETA = 0.9745, 0.291
+NARROW = 0.0761
+VOCABULARY_COST = 0.0159  # per squared e-fold away from the best one
+BEST_VOCABULARY, VOCABULARY_GROWTH = 5320, 0.195  # after two million tokens, and how it grows with them
+CONTEXT_COST, CONTEXT_GROWTH, CONTEXT_LEAST = 0.0264, 1.36, 0.2  # of a context of 128 after a million tokens, and how it grows: see `context_cost`
+BATCH_FACTOR, BATCH_EXPONENT = 0.447, 0.585  # see `best_tokens_per_step`
+BATCH_PENALTY = 0.023  # per squared e-fold away from the best batch
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
-LONE_LAYER = 0.196  # a single layer cannot look up what followed an earlier occurrence; from one run
+LONE_LAYER = 0.2  # a single layer cannot look up what followed an earlier occurrence; from one run
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.04  # the same of what short trainings say of a text: they read little, and are measured on a sample; a guess
 LAW = 5  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
-REFERENCE_HARDNESS = 1.41  # bits per byte that counting and copying make of a text of difficulty 1
-HARD_TO_THE_END, REFERENCE_BYTES = 0.1, 7e6  # how much less a text twice as hard (a factor e) gives for each e-fold of bytes beyond so many
-COPIED_GAIN = 0.46  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read
+REFERENCE_HARDNESS = 1.405  # bits per byte that counting and copying make of a text of difficulty 1
+HARD_TO_THE_END, REFERENCE_BYTES = 0.1, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
+HARDEST, FITTED_BYTES = 0.5, 3e7  # the logarithm of the difficulty, and bytes, up to which that was fitted: beyond, it stays as it is there
+COPIED_GAIN = 0.47  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
-LEARNED_BY_HEART, CROWDING = 0.0845, 0.326  # what each further epoch costs a model with one parameter for each byte of the text, and how that grows with them
+LEARNED_BY_HEART, CROWDING = 0.079, 0.28  # what each further epoch costs a model with one parameter for each byte of the text, and how that grows with them
+REFERENCE_SLOPE, WEAR = -0.1, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
 PARAMS_PER_BYTE = 2.0  # of text: 1.9 were better than 0.7 after four readings, 3.9 and 4.6 worse than fewer after four and six (docs/LOG.md)
-NOISY_FACTOR, NOISE_EPOCHS = 1.21, 2.5  # where inputs are replaced, that cost grows with the root of the further epochs; from two runs on two texts
-EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 11.0, 16.0)  # how often a text may be read; more was not tried
+NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 0.75, 0.75, 2.5  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
+EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 2.6, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0)  # how often a text may be read; more was not tried
 
 
 def difficulty(hardness_bpb: float) -> float:
@@ -71,11 +73,17 @@ def vocabulary_cost(vocab_size: int, tokens: float) -> float:
     return math.expm1(VOCABULARY_COST * math.log(vocab_size / best) ** 2)
 
 
-def repetition_cost(num_params: float, epochs: float, unique_bytes: float) -> float:
+def wear(slope: float) -> float:
+    """What reading a text again costs against the reference, judged by how counting and copying gain from more of it: where new text says little that is new,
+    old text is nearly as good."""
+    return float(min(WEAR[1], max(WEAR[0], slope / REFERENCE_SLOPE)))
+
+
+def repetition_cost(num_params: float, epochs: float, unique_bytes: float, wear: float = 1.0) -> float:
     """Share of the bits per byte that reading a text again and again costs, beyond what `effective_bytes` says: it is learned by heart."""
     further = max(0.0, epochs - 1)
-    growth = NOISY_FACTOR * math.sqrt(further) if epochs > NOISE_EPOCHS else further
-    return float(LEARNED_BY_HEART * growth * (num_params / unique_bytes) ** CROWDING)
+    growth = NOISY_FACTOR * further**NOISY_GROWTH if epochs > NOISE_EPOCHS else further
+    return float(LEARNED_BY_HEART * wear * growth * (num_params / unique_bytes) ** CROWDING)
 
 
 def most_params(unique_bytes: float) -> float:
@@ -119,11 +127,13 @@ class Text:
     experience: Experience = Experience()
     copied: float = 0.0  # share of the validation text that can be found in what is learned from, once so much was read:
     copied_bytes: float = math.inf
+    wear: float = 1.0  # see `wear`
 
     def factor(self, num_bytes: float) -> float:
         """Bits per byte against those of the reference after so many bytes: hard texts stay hard, copies are found in the end."""
-        to_the_end = (num_bytes / REFERENCE_BYTES) ** (HARD_TO_THE_END * math.log(self.difficulty))
-        copies = math.exp(-COPIED_GAIN * self.copied * min(1.0, num_bytes / self.copied_bytes))
+        e_folds = math.log(min(num_bytes, FITTED_BYTES) / REFERENCE_BYTES)
+        to_the_end = math.exp(HARD_TO_THE_END * min(HARDEST, math.log(self.difficulty)) * e_folds)
+        copies = math.exp(-COPIED_GAIN * self.copied * min(1.0, min(num_bytes, self.unique_bytes) / self.copied_bytes))
         return self.difficulty * to_the_end * copies * self.experience.correction
 
 
@@ -142,30 +152,30 @@ def val_bpb(
 ) -> float:
     """Forecast of validation bits per byte."""
     epochs = tokens * bytes_per_token / text.unique_bytes
-    learned = by_reading(epochs, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=text.unique_bytes)
+    learned = by_reading(epochs, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=text.unique_bytes, wear=text.wear)
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
     lone_layer = 1 + LONE_LAYER if num_layers == 1 else 1.0
     costs = (1 + context_cost(seq_len, tokens)) * (1 + vocabulary_cost(vocab_size, tokens)) * batch * lone_layer
     return float(text.factor(tokens * bytes_per_token) * learned * costs)
 
 
-def by_reading(epochs: float, *, block_params: float, num_params: float, d_model: int, unique_bytes: float) -> float:
+def by_reading(epochs: float, *, block_params: float, num_params: float, d_model: int, unique_bytes: float, wear: float) -> float:
     """What the law says of a model that reads a text so many times, with the best batch, context and vocabulary."""
     data = effective_bytes(epochs * unique_bytes, unique_bytes) / 1e6
     reducible = A * (block_params / 1e6) ** -ALPHA + B * data**-BETA + NARROW * 128 / d_model
-    return float((IRREDUCIBLE + reducible) * (1 + repetition_cost(num_params, epochs, unique_bytes)))
+    return float((IRREDUCIBLE + reducible) * (1 + repetition_cost(num_params, epochs, unique_bytes, wear)))
 
 
 @cache
-def _by_epochs(block_params: float, num_params: float, d_model: int, unique_bytes: float) -> tuple[float, ...]:
-    return tuple(by_reading(epochs, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=unique_bytes) for epochs in EPOCHS)
+def _by_epochs(block_params: float, num_params: float, d_model: int, unique_bytes: float, wear: float) -> tuple[float, ...]:
+    return tuple(by_reading(each, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=unique_bytes, wear=wear) for each in EPOCHS)
 
 
-def worthwhile_epochs(fitting: float, *, block_params: float, num_params: float, d_model: int, unique_bytes: float) -> float:
+def worthwhile_epochs(fitting: float, *, block_params: float, num_params: float, d_model: int, unique_bytes: float, wear: float) -> float:
     """How often a text is best read where there is time for `fitting` readings: that often, or less where more would do harm."""
-    known = zip(EPOCHS, _by_epochs(block_params, num_params, d_model, unique_bytes), strict=True)
+    known = zip(EPOCHS, _by_epochs(block_params, num_params, d_model, unique_bytes, wear), strict=True)
     most = min(fitting, EPOCHS[-1])
-    all_of_them = by_reading(most, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=unique_bytes)
+    all_of_them = by_reading(most, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=unique_bytes, wear=wear)
     return min([(most, all_of_them), *((epochs, bpb) for epochs, bpb in known if epochs < most)], key=itemgetter(1))[0]
 
 

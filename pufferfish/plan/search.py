@@ -115,12 +115,13 @@ def search_reasons(case: Case, selection: Selection) -> list[str]:
 
 
 def _size_reason(selection: Selection) -> list[str]:
-    most = scaling.most_params(selection.text.unique_bytes)
-    if selection.best.price.num_params < LARGE_SHARE * most:
+    num_params, most = selection.best.price.num_params, scaling.most_params(selection.text.unique_bytes)
+    if num_params > most:
+        return [f"the law knows models of up to {format_count(most)} parameters for this text: the forecast for a larger one is a guess"]
+    if num_params < LARGE_SHARE * most:
         return []
-    return [
-        f"models of more than {format_count(most)} parameters, {scaling.PARAMS_PER_BYTE:g} for each byte of the text, were left out: the law does not know them"
-    ]
+    bound = f"{format_count(most)} parameters, {scaling.PARAMS_PER_BYTE:g} for each byte of the text"
+    return [f"models of more than {bound}, are not considered: the law does not know them"]
 
 
 def _batch_reason(case: Case, best: Candidate) -> str:

@@ -19,7 +19,7 @@ from pufferfish.base.units import format_bytes
 
 DISK_BOX_S = 0.25
 DISK_PIECE_BYTES, DISK_MAX_BYTES = 2**22, 2**25
-WAITED = 1.4  # times its processor time: an import that took longer came from the disk, which happens once
+WAITED_S = 0.5  # more than its processor time: an import that took longer came from the disk, perhaps, which happens once
 TRITON_CAPABILITY = 7.0  # the oldest that Triton, behind torch.compile on CUDA, serves
 COMPILER_TRIAL = "#include <Python.h>\n#include <vector>\nint trial(int n) { return std::vector<int>(n).size(); }\n"
 OPENMP_TRIAL = "#include <omp.h>\nint threads() { return omp_get_max_threads(); }\n"
@@ -48,8 +48,8 @@ def import_torch_s() -> float:
     start_s, worked_s = time.perf_counter(), time.process_time()
     importlib.import_module("torch")
     import_s, worked_s = time.perf_counter() - start_s, time.process_time() - worked_s
-    if import_s > WAITED * worked_s:
-        return _interpreter_s("import pufferfish.schema.params, torch")
+    if import_s > worked_s + WAITED_S:
+        return min(import_s, _interpreter_s("import pufferfish.schema.params, torch"))
     return import_s + _interpreter_s("import pufferfish.schema.params")
 
 

@@ -1,9 +1,9 @@
-"""What earlier plans found out about this machine and this text: surveys of vocabularies and paces of configurations, kept under all that they depend on."""
+"""What earlier plans found out about this machine and this text: surveys of the text and paces of configurations, kept under all that they depend on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, astuple, replace
+from dataclasses import astuple, replace
 from typing import Any
 
 from pufferfish.base import memo
@@ -28,13 +28,18 @@ def known_survey(plan: DataPlan, vocab_sizes: list[int], here: Hardware, *, tell
     found = memo.recall("survey", question, _read_survey, tell=tell)
     if found is None:
         found = survey(plan, vocab_sizes)
-        memo.keep("survey", question, asdict(found), tell=tell)
+        memo.keep("survey", question, _kept(found), tell=tell)
     return found
 
 
+def _kept(found: Survey) -> dict[str, Any]:
+    return {"vocabularies": [astuple(each) for each in found.vocabularies], "hardness": astuple(found.hardness), "copies": astuple(found.copies)}
+
+
 def _read_survey(answer: Any) -> Survey:
-    vocabularies = [VocabularySurvey(**each) for each in answer["vocabularies"]]
-    return Survey(vocabularies, Hardness(**answer["hardness"]), Copies(**answer["copies"]))
+    vocabularies = [VocabularySurvey(int(size), *map(float, costs)) for size, *costs in answer["vocabularies"]]
+    hardness, copies = (map(float, answer[name]) for name in ("hardness", "copies"))
+    return Survey(vocabularies, Hardness(*hardness), Copies(*copies))
 
 
 class KnownSteps:

@@ -10,6 +10,7 @@ from pufferfish.base import paths
 from pufferfish.base.errors import UserError
 from pufferfish.data.sources.files import read_lines, read_text, status_of, walk
 
+FEWEST_DRAWN = 2  # files
 STRETCH_BYTES = 1 << 20  # of a long file, read at a time where only a part is wanted
 
 
@@ -59,7 +60,7 @@ class TextSource:
                 yield path.relative_to(self.root).as_posix(), text
 
     def part(self, max_bytes: int, seed: int) -> TextSource:
-        """About so many bytes: stretches of a file's lines, or files of a folder, drawn at random."""
+        """About so many bytes: stretches of a file's lines, or files of a folder, drawn at random; two files at least, so that they can be split."""
         files, draw = self.files(), random.Random(seed)
         drawn = TextSource(self.written, setting=self.setting)
         total = sum(status_of(path).st_size for path in files)
@@ -68,12 +69,14 @@ class TextSource:
         if self.root.is_file():
             count = max(1, max_bytes // STRETCH_BYTES)
             slot = total / count
-            starts = [int(number * slot + draw.random() * max(0.0, slot - STRETCH_BYTES)) for number in range(count)]
+            starts = [
+                int(number * slot + draw.random() * max(0.0, slot - STRETCH_BYTES)) if number else 0 for number in range(count)
+            ]  # one line may be all there is
             drawn._stretches = [(start, start + STRETCH_BYTES) for start in starts]
             return drawn
         num_bytes = 0
         for path in draw.sample(files, len(files)):
-            if num_bytes >= max_bytes:
+            if num_bytes >= max_bytes and len(drawn._chosen) >= FEWEST_DRAWN:
                 break
             drawn._chosen.append(path)
             num_bytes += status_of(path).st_size
