@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from pufferfish.base.errors import UserError
-from pufferfish.data import prepare
 from pufferfish.data import survey as survey_room
 from pufferfish.data.corpus import inspect_corpus
 from pufferfish.data.hardness import Hardness
@@ -75,16 +74,14 @@ def test_of_large_files_two_are_looked_at(monkeypatch):
     Path("folder").mkdir()
     for name in ("one", "two", "three"):
         Path(f"folder/{name}.txt").write_text(f"{name} and some words more, or fewer\n" * 300, "utf-8")
-    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 1000)
-    monkeypatch.setattr(prepare, "DRAWN_FACTOR", 0)
+    monkeypatch.setattr(survey_room, "MOST_BYTES", 1000)
     assert surveyed(DataParams(source="text", path="folder"), 257, sample_bytes=1000).hardness.bpb > 0
 
 
 def test_a_single_large_line_is_looked_at(monkeypatch):
     Path("line.txt").write_text("a few words and no end of them " * 3000, "utf-8")
     Path("own.txt").write_text("a few words\n" * 30, "utf-8")
-    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 1000)
-    monkeypatch.setattr(prepare, "DRAWN_FACTOR", 0)
+    monkeypatch.setattr(survey_room, "MOST_BYTES", 1000)
     assert surveyed(DataParams(source="text", path="line.txt", validation="own.txt"), 257, sample_bytes=1000).hardness.bpb > 0
 
 

@@ -118,17 +118,18 @@ def enough_bytes(plan: DataPlan) -> int:
     return max(MIN_DRAWN_BYTES, DRAWN_FACTOR * (plan.train_bytes + plan.max_validation_bytes))
 
 
-def split(plan: DataPlan) -> tuple[Side, Side]:
+def split(plan: DataPlan, *, most_bytes: int | None = None) -> tuple[Side, Side]:
     """The documents to learn from and those to measure on; no content is on both sides. Raises UserError if one would be empty.
 
-    Of text that is many times what the plan asks for only a part is looked at, so that the price follows the plan.
+    Of text that is many times what the plan asks for, or more than `most_bytes`, only a part is looked at, so that the price follows the plan.
     """
-    source = open_source(plan.source, plan.path).part(enough_bytes(plan), plan.seed)
+    most_bytes = most_bytes or enough_bytes(plan)
+    source = open_source(plan.source, plan.path).part(most_bytes, plan.seed)
     documents = catalog(source.documents(), plan.seed)
     if not plan.validation_path:
         is_held_back_D = hold_back(documents, share=plan.validation_share, max_bytes=plan.max_validation_bytes)
         return Side(source, documents, ~is_held_back_D), Side(source, documents, is_held_back_D)
-    own = open_validation(plan.validation_path).part(enough_bytes(plan), plan.seed)
+    own = open_validation(plan.validation_path).part(most_bytes, plan.seed)
     measured = catalog(own.documents(), plan.seed)
     return Side(source, documents, not_in(documents, measured)), Side(own, measured, np.ones(len(measured), dtype=bool))
 

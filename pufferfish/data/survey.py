@@ -25,7 +25,7 @@ from pufferfish.schema.plan import DataPlan
 BLOCK_BYTES = 1 << 14
 HELD_OUT = 4  # one block of the sample in so many is encoded, the others train the tokenizer
 HARDNESS_VOCABULARY = 2048  # for all texts the same, so that they can be compared
-SEARCHED_BYTES = 16_000_000  # of the training side, for copies
+MOST_BYTES = 16_000_000  # of text that are looked at: short lines take half a second for each pass
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
     """Look at `plan.train_bytes` of the training side, and at more where they fill none of the vocabularies.
 
     One tokenizer is trained, the largest; the smaller are its first merges. Raises UserError that names the reachable size if
-    the whole text fills none, and as `split` does.
+    what is looked at fills none, and as `split` does.
     """
-    train, validation = split(plan)
+    train, validation = split(plan, most_bytes=MOST_BYTES)
     sample_bytes = plan.train_bytes
     while True:
         pieces = list(train.read(max_bytes=sample_bytes, seed=plan.seed))
@@ -97,10 +97,12 @@ def _hardness(pieces: list[Piece], held_back: list[Piece], tokenizer: Tokenizer)
 
 
 def _copies(plan: DataPlan, pieces: list[Piece], held_back: list[Piece], train: Side) -> Copies:
+    if len(train.source.files()) == 1 and not plan.validation_path:  # each line is a document, and equal ones are on one side
+        return Copies(0.0, train.num_bytes)
     lines = Lines(piece.content for piece in held_back)
     in_sample = lines.found_in(piece.content for piece in pieces)
-    in_all = lines.found_in(piece.content for piece in train.read(max_bytes=SEARCHED_BYTES, seed=plan.seed))
-    return Copies(in_all - in_sample, min(SEARCHED_BYTES, train.num_bytes))
+    in_all = lines.found_in(piece.content for piece in train.read(max_bytes=train.num_bytes, seed=plan.seed))
+    return Copies(in_all - in_sample, train.num_bytes)
 
 
 def _blocks(pieces: list[Piece]) -> Iterator[str]:

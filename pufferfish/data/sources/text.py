@@ -49,10 +49,11 @@ class TextSource:
     def documents(self) -> Iterator[tuple[str, str]]:
         """Name and text of each document. Raises UserError for what is not UTF-8 text."""
         if self.root.is_file():
+            name = self.root.name
             for start, end in self._stretches:
                 for offset, text in read_lines(self.root, start, end):
                     if text.strip():
-                        yield f"{self.root.name}, byte {offset}", text
+                        yield f"{name}, byte {offset}", text
             return
         for path in self._chosen or self.files():
             text = read_text(path)
