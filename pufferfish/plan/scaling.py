@@ -37,8 +37,9 @@ HARDEST, FITTED_BYTES = 0.5, 3e7  # the logarithm of the difficulty, and bytes, 
 COPIED_GAIN = 0.47  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
 LEARNED_BY_HEART, CROWDING = 0.079, 0.28  # what each further epoch costs a model with one parameter for each byte of the text, and how that grows with them
+ROOMY = 0.1  # parameters for each byte, below which that fades: there four readings cost no more than `effective_bytes` says (Muennighoff et al.)
 REFERENCE_SLOPE, WEAR = -0.1, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
-PARAMS_PER_BYTE = 2.0  # of text: 1.9 were better than 0.7 after four readings, 3.9 and 4.6 worse than fewer after four and six (docs/LOG.md)
+PARAMS_PER_BYTE = 2.0  # of text: after four readings 3.6 were no better than 1.7, after six 4.6 were worse than 0.9 (docs/LOG.md)
 NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 0.75, 0.75, 2.5  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
 EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 2.6, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0)  # how often a text may be read; more was not tried
 
@@ -83,7 +84,8 @@ def repetition_cost(num_params: float, epochs: float, unique_bytes: float, wear:
     """Share of the bits per byte that reading a text again and again costs, beyond what `effective_bytes` says: it is learned by heart."""
     further = max(0.0, epochs - 1)
     growth = NOISY_FACTOR * further**NOISY_GROWTH if epochs > NOISE_EPOCHS else further
-    return float(LEARNED_BY_HEART * wear * growth * (num_params / unique_bytes) ** CROWDING)
+    per_byte = num_params / unique_bytes
+    return float(LEARNED_BY_HEART * wear * growth * per_byte**CROWDING / (1 + (ROOMY / per_byte) ** 2))
 
 
 def most_params(unique_bytes: float) -> float:
