@@ -11,6 +11,7 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from toys import whole_plan
 
 from pufferfish.base.digest import digest_file
 from pufferfish.base.errors import UserError
@@ -18,7 +19,7 @@ from pufferfish.data.shards import write_validation_text
 from pufferfish.data.tokenizer import SEPARATOR, load_tokenizer, train_up_to
 from pufferfish.export import hf, verify
 from pufferfish.model.transformer import Decoder
-from pufferfish.schema.plan import BudgetPlan, DataPlan, Forecast, ModelPlan, Phases, Plan, TrainPlan, Why
+from pufferfish.schema.plan import ModelPlan, TrainPlan
 from pufferfish.schema.reports import Evaluation, Outcome, Shard, Subset
 
 DOCUMENTS = ["def déjà(vu):\n\treturn '🐡'\r\n" * 9, "a line\n" * 7 + f"and {SEPARATOR} as text", "The end, without a line end"]
@@ -35,11 +36,6 @@ SHAPES = {
 
 
 def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_qk_norm=True, lookup="none"):
-    phases = Phases(hardware_probe_s=1, plan_s=2, prepare_subset_s=3, train_s=4, evaluate_s=5, export_s=6, between_s=1)
-    data = DataPlan(
-        source="text", path="corpus", corpus="c0", validation_path="", validation_content="", validation_share=0.05, max_validation_bytes=999,
-        vocab_size=vocab_size, tokenizer_bytes=888, train_bytes=777, seed=0,
-    )  # fmt: skip
     model = ModelPlan(
         vocab_size=vocab_size, num_layers=2, d_model=48, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=48 // num_heads, d_ff=56, seq_len=20,
         rope_theta=700.0, norm_eps=1e-5, is_tied=is_tied, has_qk_norm=has_qk_norm, lookup=lookup,
@@ -49,22 +45,7 @@ def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_
         embedding_lr=0.1, head_lr=0.01, gain_lr=0.001, weight_decay=0.0, clip_norm=1.0, micro_batch=2, tokens_per_step=80, clock="steps", num_steps=3,
         warmup_share=0.1, cooldown_share=0.5, final_lr_share=0.0, input_noise=0.0, num_evals=1, eval_tokens=40, checkpoint_interval_s=60, seed=0, data_seed=0,
     )  # fmt: skip
-    forecast = Forecast(
-        val_bpb=2.0,
-        val_bpb_low=1.9,
-        val_bpb_high=2.2,
-        law=1,
-        correction=1.0,
-        is_free=True,
-        step_s=0.1,
-        tokens=240,
-        epochs=0.5,
-        peak_memory_bytes=10**8,
-        num_params=10**5,
-        flops_per_token=6e5,
-    )
-    budget = BudgetPlan(total_s=22, reserve_s=11, unused_s=0, phases=phases)
-    return Plan(hardware="h0", budget=budget, data=data, model=model, train=train, forecast=forecast, why=Why(reasons=[], candidates=[]))
+    return whole_plan(model, train)
 
 
 def toy_weights(plan):
@@ -376,7 +357,7 @@ def test_the_card_says_what_was_planned_found_and_beaten(house):
         "lzma | 1.5000",
         "counted 77 tokens",
         "`c0`",
-        "22.0 s",
+        "53.0 s",
         "AutoModelForCausalLM",
         "## Samples",
         "### 'def '",

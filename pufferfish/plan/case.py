@@ -117,20 +117,8 @@ class Case:
 
     def data_plan(self, vocabulary: Vocabulary, *, train_bytes: int) -> DataPlan:
         """What is prepared of the text."""
-        corpus = self.corpus
-        return DataPlan(
-            source=corpus.source,
-            path=corpus.path,
-            corpus=corpus.content,
-            validation_path=corpus.validation_path,
-            validation_content=corpus.validation_content,
-            validation_share=VALIDATION_SHARE,
-            max_validation_bytes=MAX_VALIDATION_BYTES,
-            vocab_size=vocabulary.vocab_size,
-            tokenizer_bytes=int(self.tokenizer_bytes(vocabulary)),
-            train_bytes=train_bytes,
-            seed=self.params.data.seed,
-        )
+        tokenizer_bytes = int(self.tokenizer_bytes(vocabulary))
+        return data_plan(self.corpus, vocab_size=vocabulary.vocab_size, tokenizer_bytes=tokenizer_bytes, train_bytes=train_bytes, seed=self.params.data.seed)
 
     def train_plan(self, model: ModelPlan, train: TrainPlan, *, num_steps: int, train_s: float, epochs: float) -> TrainPlan:
         """A configuration with the numbers that depend on how many tokens it will see."""
@@ -154,6 +142,23 @@ class Case:
     def pinned_compile_s(self) -> float:
         """What a compilation takes that is pinned."""
         return COMPILE_S[self.hardware.fingerprint.device] if self.params.train.compile is True else 0.0
+
+
+def data_plan(corpus: Corpus, *, vocab_size: int, tokenizer_bytes: int, train_bytes: int, seed: int) -> DataPlan:
+    """So much of a text, split as all are."""
+    return DataPlan(
+        source=corpus.source,
+        path=corpus.path,
+        corpus=corpus.content,
+        validation_path=corpus.validation_path,
+        validation_content=corpus.validation_content,
+        validation_share=VALIDATION_SHARE,
+        max_validation_bytes=MAX_VALIDATION_BYTES,
+        vocab_size=vocab_size,
+        tokenizer_bytes=tokenizer_bytes,
+        train_bytes=train_bytes,
+        seed=seed,
+    )
 
 
 def never_known(model: ModelPlan, train: TrainPlan) -> bool:

@@ -9,7 +9,7 @@ from functools import cache, partial
 from pufferfish.data.survey import train_bytes_after_split
 from pufferfish.model.price import decoder_price
 from pufferfish.plan import table
-from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, Measuring
+from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, Measuring, data_plan
 from pufferfish.plan.make import decide
 from pufferfish.plan.preview import make_preview
 from pufferfish.plan.prices import Price, RunPilot
@@ -68,19 +68,7 @@ def _price_of(model: ModelPlan, attention: str) -> Price:
 
 def _surveyed(params: Params, corpus: Corpus, vocab_sizes: list[int]) -> DataPlan:
     """What is looked at of the text: its split, and a sample."""
-    return DataPlan(
-        source=corpus.source,
-        path=corpus.path,
-        corpus=corpus.content,
-        validation_path=corpus.validation_path,
-        validation_content=corpus.validation_content,
-        validation_share=VALIDATION_SHARE,
-        max_validation_bytes=MAX_VALIDATION_BYTES,
-        vocab_size=max(vocab_sizes),
-        tokenizer_bytes=SURVEYED_BYTES,
-        train_bytes=SURVEYED_BYTES,
-        seed=params.data.seed,
-    )
+    return data_plan(corpus, vocab_size=max(vocab_sizes), tokenizer_bytes=SURVEYED_BYTES, train_bytes=SURVEYED_BYTES, seed=params.data.seed)
 
 
 def measuring_here(hardware: Hardware, steps: Steps, pilots: KnownPilots | None, *, spent_s: Callable[[], float], tell: Tell) -> Measuring:
