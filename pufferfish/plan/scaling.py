@@ -5,7 +5,7 @@
 after Hoffmann et al., 2022, arXiv 2203.15556: N are the matrix parameters of the blocks and D the bytes trained on, both in millions; d is the width in units
 of 128, through which every prediction has to pass. Repeated data counts less (Muennighoff et al., 2023, arXiv 2305.16264), and is learned by heart the sooner,
 the more parameters there are for each byte of it. The form is the literature's but for that, the context and what it knows of texts; the constants were
-fitted, all together, to runs of this code of 0.3 to 11 million tokens on fourteen texts (docs/LOG.md).
+fitted, all together, to runs of this code of 0.3 to 11 million tokens on thirteen texts (docs/LOG.md).
 """
 
 from __future__ import annotations
