@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+from itertools import chain, repeat
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from pufferfish.base import paths
 from pufferfish.base.clock import now_s
 from pufferfish.base.digest import digest_file
 from pufferfish.base.errors import UserError
-from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, Shrunk, Started, StepDone, Warned
+from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, Refit, Shrunk, Started, StepDone, Warned
 from pufferfish.data.batches import Windows
 from pufferfish.data.shards import write_validation_text
 from pufferfish.model.load import load_model
@@ -245,25 +246,40 @@ def test_a_small_text_ends_the_training_after_the_planned_steps_and_with_its_sch
     assert run.clock.u == 1.0
 
 
-def test_a_stall_until_after_the_deadline_cuts_the_schedule_off(tmp_path, monkeypatch):
-    now, step, calls = [1000.0], Trainer.step, []
+def paced(monkeypatch, durations):
+    """A clock of our own, on which the dry step and the steps after it take these seconds; its first second."""
+    now, step, durations = [1000.0], Trainer.step, iter(durations)
 
     class Clock(DeadlineClock):
         def __init__(self, deadline_s, **wishes):
             super().__init__(deadline_s, **wishes, now=lambda: now[0])
 
-    def stalled(trainer, batches, *, lr_share):
-        calls.append(1)
-        now[0] += 50.0 if len(calls) == 60 else 0.1  # call 1 is the dry step
+    def timed(trainer, batches, *, lr_share):
+        now[0] += next(durations)
         return step(trainer, batches, lr_share=lr_share)
 
     monkeypatch.setattr(loop, "DeadlineClock", Clock)
-    monkeypatch.setattr(Trainer, "step", stalled)
+    monkeypatch.setattr(Trainer, "step", timed)
+    return now
+
+
+def test_a_stall_until_after_the_deadline_cuts_the_schedule_off(tmp_path, monkeypatch):
+    now = paced(monkeypatch, chain([0.1] * 59, [50.0]))
     plan = whole_plan(train=train_plan(clock="deadline", num_evals=0))
     run = Training(plan, CORPORA, tmp_path, share_s=10.0, start_s=now[0], finish_s=0.0)
-    assert names(run.run())[-2:] == ["Warned", "Finished"]
+    assert names(run.run())[-3:] == ["Refit", "Warned", "Finished"]
     assert run.is_averaged
     assert run.step == 59
+
+
+def test_a_machine_that_becomes_slower_leaves_more_time_to_the_stages_after_and_still_ends_its_schedule(tmp_path, monkeypatch):
+    now = paced(monkeypatch, chain([0.1] * 200, repeat(0.2)))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0))
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    (told,) = of_kind(Refit, run.run())
+    assert told.reason == f"steps take 2.0 times as long as usual: {0.6 * plan.budget.reserve_s:.1f} s more are kept for evaluation and export"
+    assert now[0] - 1000.0 == pytest.approx(60.0 - 0.6 * plan.budget.reserve_s, abs=0.3)
+    assert run.clock.u == pytest.approx(1.0, abs=0.02)
 
 
 # --- interrupted and resumed

@@ -112,6 +112,7 @@ class DeadlineClock:
         self._last_steps = deque[float](maxlen=self.WINDOW)
         self._last_s = now()
         self._is_over = False
+        self.last_step_s, self.is_stall = 0.0, False  # of the last step
 
     def start_step(self) -> None:
         """Time from here on belongs to the next step; call it after anything that is no step."""
@@ -120,8 +121,9 @@ class DeadlineClock:
     def tick(self) -> None:
         """A step was made since `start_step` or the last tick."""
         now = self.now()
-        elapsed_s, self._last_s = now - self._last_s, now
-        self._last_steps.append(elapsed_s)
+        self.last_step_s, self._last_s = now - self._last_s, now
+        self._last_steps.append(self.last_step_s)
+        self.is_stall = self.last_step_s > self._longest_s
         self._steps_left -= 1
         steps = self.remaining_s / self.step_s
         self.u = min(1.0, self.u + (1 - self.u) / max(1.0, steps))
@@ -140,8 +142,13 @@ class DeadlineClock:
     def _usual_steps(self) -> list[float]:
         if not self._last_steps:
             return [self._planned_s]
-        longest_s = self.STALL * statistics.median_low(self._last_steps)
+        longest_s = self._longest_s
         return [elapsed_s for elapsed_s in self._last_steps if elapsed_s <= longest_s]
+
+    @property
+    def _longest_s(self) -> float:
+        """A longer step is a stall."""
+        return self.STALL * statistics.median_low(self._last_steps)
 
     @property
     def is_over(self) -> bool:

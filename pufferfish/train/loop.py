@@ -24,6 +24,7 @@ from pufferfish.schema.plan import Plan
 from pufferfish.train import checkpoint, memory
 from pufferfish.train.average import Average, is_worth_it
 from pufferfish.train.clock import DeadlineClock, ReplayClock, StepClock
+from pufferfish.train.disturbance import Disturbance
 from pufferfish.train.divergence import Watch
 from pufferfish.train.environment import environment_here
 from pufferfish.train.readings import Reading, Readings
@@ -77,6 +78,7 @@ class Training:
         self._save_s, self._saved_s, self._eval_s = 0.0, now_s(), 0.0
         self._evals_done = 0
         self._watch = Watch(plan.train.matrix_lr)
+        self._disturbance = Disturbance(later_s=plan.budget.reserve_s)
         self._loop_start_s = now_s()
         self._resumed_u = 0.0
 
@@ -177,9 +179,12 @@ class Training:
 
     def _start_step(self) -> None:
         if isinstance(self.clock, DeadlineClock):
-            evals_left = max(0, self.plan.train.num_evals - self._evals_done)
-            self.clock.reserve_s = evals_left * self._eval_s
+            self._keep_time(self.clock)
             self.clock.start_step()
+
+    def _keep_time(self, clock: DeadlineClock) -> None:
+        evals_left = max(0, self.plan.train.num_evals - self._evals_done)
+        clock.reserve_s = evals_left * self._eval_s + self._disturbance.extra_s
 
     def _note_step(self, u: float) -> None:
         self._average.see(u)
@@ -200,6 +205,9 @@ class Training:
 
     def _between_steps(self) -> Iterator[Event]:
         plan = self.plan.train
+        if isinstance(self.clock, DeadlineClock) and (reason := self._disturbance.see_step(self.clock.last_step_s, is_stall=self.clock.is_stall)):
+            self._keep_time(self.clock)
+            yield Refit(self.step, reason, self.clock.expected_steps)
         if self._evals_done < plan.num_evals and self.clock.u >= (self._evals_done + 1) / (plan.num_evals + 1):
             self._evals_done += 1
             if self._eval_s > MAX_EVAL_SHARE * self.share_s and isinstance(self.clock, DeadlineClock):

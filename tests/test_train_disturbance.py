@@ -1,0 +1,67 @@
+"""What is kept for the stages after training when steps become slower, and what the user hears of it."""
+
+import pytest
+
+from pufferfish.train.disturbance import BORNE, MOST, Disturbance
+
+LATER_S = 10.0
+
+
+def see(disturbance, *, step_s, num_steps, is_stall=False):
+    """What was told during steps of one length."""
+    told = (disturbance.see_step(step_s, is_stall=is_stall) for _ in range(num_steps))
+    return [text for text in told if text]
+
+
+@pytest.mark.parametrize("step_s", [0.002, 0.1, 1.5, 5.0])
+def test_an_even_pace_keeps_nothing_and_says_nothing(step_s):
+    disturbance = Disturbance(later_s=LATER_S)
+    assert see(disturbance, step_s=step_s, num_steps=3000) == []
+    assert disturbance.extra_s == 0.0
+
+
+def test_what_the_planned_time_bears_keeps_nothing():
+    disturbance = Disturbance(later_s=LATER_S)
+    assert see(disturbance, step_s=0.1, num_steps=60) == []
+    assert see(disturbance, step_s=0.1 * BORNE * 0.999, num_steps=60) == []
+    assert disturbance.extra_s == 0.0
+
+
+def test_slower_steps_keep_time_in_proportion_and_it_is_told_once():
+    disturbance = Disturbance(later_s=LATER_S)
+    see(disturbance, step_s=0.1, num_steps=60)
+    (told,) = see(disturbance, step_s=0.2, num_steps=200)
+    assert disturbance.extra_s == pytest.approx(LATER_S * (2 / BORNE - 1))
+    assert told == "steps take 2.0 times as long as usual: 6.0 s more are kept for evaluation and export"
+
+
+def test_a_machine_that_recovers_gets_its_time_back():
+    disturbance = Disturbance(later_s=LATER_S)
+    see(disturbance, step_s=0.1, num_steps=60)
+    see(disturbance, step_s=0.2, num_steps=60)
+    told = see(disturbance, step_s=0.1, num_steps=60)
+    assert disturbance.extra_s == 0.0
+    assert told[-1] == "steps take 1.0 times as long as usual: nothing more is kept for evaluation and export"
+
+
+def test_however_slow_the_steps_become_no_more_than_the_planned_time_is_kept_again():
+    disturbance = Disturbance(later_s=LATER_S)
+    see(disturbance, step_s=0.1, num_steps=60)
+    see(disturbance, step_s=10.0, num_steps=3)
+    assert disturbance.extra_s == LATER_S * (MOST - 1)
+
+
+def test_a_stall_is_told_and_is_no_pace():
+    disturbance = Disturbance(later_s=LATER_S)
+    see(disturbance, step_s=0.1, num_steps=60)
+    assert see(disturbance, step_s=10.0, num_steps=1, is_stall=True) == ["a step took 10.0 s: the steps that are left are fewer"]
+    assert see(disturbance, step_s=0.5, num_steps=1, is_stall=True) == []
+    assert see(disturbance, step_s=0.1, num_steps=60) == []
+    assert disturbance.extra_s == 0.0
+
+
+def test_the_first_steps_are_no_promise():
+    disturbance = Disturbance(later_s=LATER_S)
+    see(disturbance, step_s=1.0, num_steps=2)  # cold caches
+    see(disturbance, step_s=0.1, num_steps=60)
+    assert disturbance.extra_s == 0.0
