@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections import deque
 
 from pufferfish.base.units import format_duration
 
 LOOK_S = 2.0  # of steps, between two looks at the pace
+NUM_LOOKS = 4  # the last ones, whose mean is the pace now
 LONG_STALL_S = 1.0  # one that is told
 BORNE = 1.25  # so much slower the stages after training may become before the time planned for them does not suffice
 MOST = 2.0  # times the planned time are kept for them at most
-TELL_S = 1.0  # a change of what is kept that is told
+TELL_SHARE = 0.3  # of the planned time: a change of what is kept that is told
 
 
 class Disturbance:
@@ -24,6 +27,7 @@ class Disturbance:
         """`later_s`: planned for the stages after training."""
         self.extra_s, self._told_s = 0.0, 0.0
         self._later_s = later_s
+        self._paces_s = deque[float](maxlen=NUM_LOOKS)
         self._usual_s = math.inf  # the quickest pace so far; the planned one may be wrong where nothing disturbs
         self._looked_at_s, self._num_steps = 0.0, 0
 
@@ -36,12 +40,14 @@ class Disturbance:
         return self._look() if self._looked_at_s >= LOOK_S else ""
 
     def _look(self) -> str:
-        pace_s = self._looked_at_s / self._num_steps
+        self._paces_s.append(self._looked_at_s / self._num_steps)
         self._looked_at_s, self._num_steps = 0.0, 0
+        pace_s = statistics.fmean(self._paces_s)
         self._usual_s = min(self._usual_s, pace_s)
         slowdown = pace_s / self._usual_s
         self.extra_s = self._later_s * min(MOST - 1, max(0.0, slowdown / BORNE - 1))
-        if abs(self.extra_s - self._told_s) < TELL_S and (self.extra_s or not self._told_s):
+        is_over = self._told_s > 0 and not self.extra_s
+        if abs(self.extra_s - self._told_s) < TELL_SHARE * self._later_s and not is_over:
             return ""
         self._told_s = self.extra_s
         kept = f"{format_duration(self.extra_s)} more are kept" if self.extra_s else "nothing more is kept"
