@@ -27,7 +27,7 @@ from pufferfish.plan.memory import Memory, memory_of
 from pufferfish.plan.recipe import attention_for, embedding_params
 from pufferfish.plan.space import models
 from pufferfish.schema.params import ModelParams
-from pufferfish.schema.plan import Forecast, ModelPlan, Plan, TrainPlan
+from pufferfish.schema.plan import BudgetPlan, Forecast, ModelPlan, Plan, TrainPlan
 
 NUM_TRAIN_TOKENS, NUM_VALIDATION_TOKENS = 300_000, 100_000
 NUM_THREADS = 2
@@ -119,7 +119,8 @@ def real_bytes(model: ModelPlan, train: TrainPlan) -> int:
 
     random = np.random.default_rng(0)
     corpora = Corpora(*(random.integers(0, model.vocab_size, count).astype(np.uint16) for count in (NUM_TRAIN_TOKENS, NUM_VALIDATION_TOKENS)), 3.0)
-    plan = Plan.model_construct(model=model, train=train, forecast=Forecast.model_construct(num_params=0, step_s=1.0))  # all that training reads
+    budget, forecast = BudgetPlan.model_construct(reserve_s=0.0), Forecast.model_construct(num_params=0, step_s=1.0)  # all that training reads of them
+    plan = Plan.model_construct(budget=budget, model=model, train=train, forecast=forecast)
     with tempfile.TemporaryDirectory(prefix="pufferfish-memory-") as folder:
         training = Training(plan, corpora, Path(folder), share_s=math.inf, start_s=now_s(), finish_s=0.0)
         for _ in training.run():

@@ -116,7 +116,7 @@ def test_only_the_planned_bytes_are_encoded_and_they_come_from_all_over():
     assert part.validation == whole.validation
     assert part.tokenizer_sha256 == whole.tokenizer_sha256
     assert part.corpus_train_bytes == whole.train.num_bytes
-    numbers = [int(text.split()[1]) for text in decoded(part.train, part)]
+    numbers = [int(text.split()[1]) for text in list(decoded(part.train, part))[:-1]]  # the last one may be cut anywhere
     assert numbers == sorted(numbers)
     assert {number // 20 for number in numbers} == {0, 1, 2, 3}
 

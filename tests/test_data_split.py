@@ -132,6 +132,16 @@ def test_a_part_of_a_long_document_comes_from_all_over_it():
         assert piece.is_start != follows  # a gap is a document's end
 
 
+def test_a_few_documents_of_many_are_neither_the_first_nor_the_short_ones():
+    sizes_D = np.tile([400, 4000], 500)
+    for seed in range(5):
+        chosen = choose(sizes_D, np.ones(1000, dtype=bool), max_bytes=44_000, seed=seed)
+        assert 0.25 < np.mean(sizes_D[chosen.document_P] == 400) < 0.75
+    few_D = np.full(20, 4000)
+    chosen = [choose(few_D, np.ones(20, dtype=bool), max_bytes=20_000, seed=seed).document_P for seed in range(5)]
+    assert np.mean(chosen) > 5
+
+
 def test_parts_are_cut_at_line_starts_and_never_inside_a_character():
     lines = long_document(1000).encode()
     assert all(part.endswith(b"document\n") for part in divide(lines, 7))

@@ -426,9 +426,22 @@ def test_what_is_prepared_is_what_counted_steps_read():
     for num_steps in (1000, 4000):
         plan = Planner("server", num_bytes=10**9).plan("10m", **SMALL, train={"num_steps": num_steps})
         read = plan.forecast.tokens * BYTES_PER_TOKEN[2048]
-        assert read < plan.data.train_bytes <= max(10**6, 2.4 * read)
+        assert read < plan.data.train_bytes <= max(10**6, 2 * 2.5 * read)
     pinned = Planner("server", num_bytes=10**9).plan("10m", **SMALL, train={"num_steps": 4000, "tokens_per_step": 8192})
     assert pinned.data.train_bytes >= 4000 * 8192 * BYTES_PER_TOKEN[2048]
+
+
+@pytest.mark.parametrize(("num_bytes", "least", "most"), [(10**7, 1.0, 2.0), (10**9, 2.5, 5.0)])
+def test_more_text_is_prepared_than_is_read_where_there_is_more(num_bytes, least, most):
+    plan = Planner("server", num_bytes=num_bytes).plan("5m", **SMALL)
+    read = min(plan.forecast.tokens * BYTES_PER_TOKEN[2048], num_bytes)
+    assert least * read <= plan.data.train_bytes <= most * read
+
+
+def test_where_encoding_is_dear_only_what_is_read_is_prepared():
+    plan = Planner("H200", num_bytes=10**10).plan("60s")
+    read = plan.forecast.tokens * BYTES_PER_TOKEN[plan.model.vocab_size]
+    assert read <= plan.data.train_bytes <= 2.4 * read
 
 
 def test_counted_steps_stay_within_the_budget_where_they_can_and_say_so_where_not():
@@ -703,7 +716,7 @@ def test_the_forecast_improves_with_everything_that_helps():
     assert usual_case.forecast(Text(text.unique_bytes, 1.3)) == pytest.approx(1.3 * forecast, rel=0.05)
     copied = Text(text.unique_bytes, text.difficulty, copied=0.4, copied_bytes=1e6)
     assert usual_case.forecast(copied) < replace(usual_case, loop_s=0.1 * usual_case.loop_s).forecast(copied)
-    assert usual_case.forecast(copied) < 0.9 * forecast
+    assert usual_case.forecast(copied) < 0.95 * forecast
     assert usual_case.forecast(Text(text.unique_bytes / 100, 1.0)) > forecast
     low, high = scaling.interval(forecast, 0.05)
     assert low * high == pytest.approx(forecast**2)
@@ -832,7 +845,7 @@ def test_reading_copies_again_finds_no_more_of_them():
 
 
 def test_what_new_text_hardly_helps_old_text_hardly_harms():
-    assert scaling.wear(-0.01) < scaling.wear(-0.06) < scaling.wear(-0.1) == 1 < scaling.wear(-0.12) < scaling.wear(-0.4)
+    assert scaling.wear(-0.01) < scaling.wear(-0.06) < scaling.wear(scaling.REFERENCE_SLOPE) == 1 < scaling.wear(-0.12) < scaling.wear(-0.4)
     weary, fresh = (scaling.repetition_cost(1e6, 4, 1e6, scaling.wear(slope)) for slope in (-0.12, -0.06))
     assert weary > 1.9 * fresh
 

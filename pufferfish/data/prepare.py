@@ -18,7 +18,7 @@ from pufferfish.base.refusals import REFUSALS
 from pufferfish.base.units import format_bytes, format_count
 from pufferfish.data import shards
 from pufferfish.data.corpus import inspect_corpus, open_source, open_validation
-from pufferfish.data.select import Piece, Selection, choose
+from pufferfish.data.select import LONG_PIECE_BYTES, PIECE_BYTES, Piece, Selection, choose
 from pufferfish.data.sources.files import Source
 from pufferfish.data.split import Catalog, catalog, hold_back, not_in
 from pufferfish.data.tokenizer import SEPARATOR_ID, encode, train_tokenizer, train_up_to
@@ -50,9 +50,9 @@ class Side:
         """On this side."""
         return int(self.is_included_D.sum())
 
-    def read(self, *, max_bytes: int, seed: int) -> Iterator[Piece]:
-        """A representative part of this side, at most so many bytes, in the order of the source."""
-        chosen: Selection = choose(self.documents.sizes_D, self.is_included_D, max_bytes=max_bytes, seed=seed)
+    def read(self, *, max_bytes: int, seed: int, piece_bytes: int = PIECE_BYTES) -> Iterator[Piece]:
+        """A representative part of this side, at most so many bytes, in pieces of about `piece_bytes` and in the order of the source."""
+        chosen: Selection = choose(self.documents.sizes_D, self.is_included_D, max_bytes=max_bytes, seed=seed, piece_bytes=piece_bytes)
         return chosen.read(self.source.documents())
 
 
@@ -86,7 +86,7 @@ def prepare_subset(plan: DataPlan, folder: Path, report: Callable[[str], None]) 
 def _write(plan: DataPlan, all_train_bytes: int, train: Side, validation: Side, tokenizer: Tokenizer, folder: Path) -> Subset:
     tokenizer.save(str(folder / shards.TOKENIZER))
     dtype = shards.token_dtype(plan.vocab_size)
-    held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed))
+    held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed, piece_bytes=LONG_PIECE_BYTES))
     validation_text_sha256 = shards.write_validation_text(folder, [b"".join(parts) for parts in _by_document(held_back)])
     validation_shard = write_shard(folder / "validation.bin", held_back, tokenizer, dtype)
     train_shard = write_shard(folder / "train.bin", train.read(max_bytes=plan.train_bytes, seed=plan.seed), tokenizer, dtype)

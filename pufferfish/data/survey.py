@@ -16,7 +16,7 @@ from pufferfish.base.errors import UserError
 from pufferfish.data.copies import Copies, Lines
 from pufferfish.data.hardness import Hardness, hardness
 from pufferfish.data.prepare import Side, encoded, split
-from pufferfish.data.select import Piece, divide
+from pufferfish.data.select import LONG_PIECE_BYTES, Piece, divide
 from pufferfish.data.shards import token_dtype
 from pufferfish.data.tokenizer import NUM_BASE_TOKENS, encode, shrink, train_up_to
 from pufferfish.schema.hardware import Corpus
@@ -76,7 +76,7 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
             fix=f"set `data.vocab_size` to at most {reached}, or give more text",
         )
     vocabularies = [_survey_vocabulary(shrink(largest, size), held_out, train_s_per_mb) for size in sizes]
-    held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed))
+    held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed, piece_bytes=LONG_PIECE_BYTES))
     sample = list(train.read(max_bytes=plan.train_bytes, seed=plan.seed)) if sample_bytes > plan.train_bytes else pieces
     hardness_tokenizer = shrink(largest, min(reached, HARDNESS_VOCABULARY))
     return Survey(vocabularies, _hardness(sample, held_back, hardness_tokenizer), _copies(plan, sample, held_back, train))

@@ -15,7 +15,8 @@ from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import TrainParams
 from pufferfish.schema.plan import ModelPlan
 
-MARGIN = 1.15  # text encoded over what the plan expects to read
+MARGIN, PREFERRED_MARGIN = 1.15, 2.5  # text encoded over what the plan expects to read: as many tokens from more text teach more (docs/LOG.md)
+PREFERRED_BYTES, PREFERRED_SHARE = 64_000_000, 0.05  # so much is preferred at most, and where encoding as much again costs at most this of the training time
 LARGE_SHARE = 0.25  # of what the law can judge: a larger choice is told with that bound
 LONGEST_CONTEXT = {"cpu": 512, "cuda": 2048}
 
@@ -29,7 +30,7 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
     situation = case.situation(plan_s=plan_s)
     models = space.models(case.params.model, [vocabulary.vocab_size], max_seq_len=_longest(case.hardware))
     candidates = choose.informed(choose.enumerate_candidates(situation, models, [vocabulary]), known)
-    train_bytes = _train_bytes(MARGIN * expected_tokens * vocabulary.bytes_per_token, case.text.unique_bytes)
+    train_bytes = _train_bytes(case, vocabulary, read_bytes=expected_tokens * vocabulary.bytes_per_token, loop_s=situation.loop_s(vocabulary))
     pilots = [*case.pilots]
     if measuring:
         candidates, _ = choose.measure_best(
@@ -90,10 +91,13 @@ def _is_affordable(case: Case, measuring: Measuring, candidate: Candidate, num_m
     return is_first or measuring.spent_s() + choose.measurement_s(candidate) < case.planning_limit_s
 
 
-def _train_bytes(needed: float, unique_bytes: float) -> int:
+def _train_bytes(case: Case, vocabulary: Vocabulary, *, read_bytes: float, loop_s: float) -> int:
     """A power of two, so that small changes of the plan prepare nothing anew."""
+    affordable = PREFERRED_SHARE * loop_s / vocabulary.encode_s_per_mb * 1e6
+    needed = min(MARGIN * read_bytes, case.text.unique_bytes)
+    preferred = min(PREFERRED_MARGIN * read_bytes, case.text.unique_bytes, PREFERRED_BYTES)
     train_bytes = ENCODE_UNIT
-    while train_bytes < min(needed, unique_bytes):
+    while train_bytes < needed or (train_bytes < preferred and train_bytes <= affordable):
         train_bytes *= 2
     return train_bytes
 

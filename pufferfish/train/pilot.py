@@ -15,7 +15,7 @@ import torch
 from pufferfish.base.clock import now_s
 from pufferfish.data.batches import Prefetcher, Windows
 from pufferfish.data.prepare import encoded, split
-from pufferfish.data.select import Piece
+from pufferfish.data.select import LONG_PIECE_BYTES, Piece
 from pufferfish.data.shards import token_dtype
 from pufferfish.data.tokenizer import train_up_to
 from pufferfish.plan.candidate import FEWEST_STEPS
@@ -46,7 +46,7 @@ def read_text(data: DataPlan, sample_bytes: int) -> PilotText:
     """A sample of each side of the split that is planned, with a tokenizer of the planned size that learned from the first."""
     train, validation = split(data)
     pieces = list(train.read(max_bytes=sample_bytes, seed=data.seed))
-    held_back = list(validation.read(max_bytes=data.max_validation_bytes, seed=data.seed))
+    held_back = list(validation.read(max_bytes=data.max_validation_bytes, seed=data.seed, piece_bytes=LONG_PIECE_BYTES))
     every = max(1, sample_bytes // LEAST_SAMPLE_BYTES)
     tokenizer = train_up_to((piece.content.decode("utf-8") for piece in pieces[::every]), data.vocab_size)
     train_N, validation_N = (np.concatenate([ids for _, ids in encoded(side, tokenizer, token_dtype(data.vocab_size))]) for side in (pieces, held_back))
