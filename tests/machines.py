@@ -68,7 +68,12 @@ BYTES_PER_TOKEN = {512: 1.93, 1024: 2.42, 2048: 2.87, 4096: 3.25, 8192: 3.56, 16
 def vocabularies(hardware, wish="auto"):
     """Those that a survey would look at."""
     largest = 8192 if hardware.fingerprint.device == "cpu" else 32768
-    return [FakeVocabulary(size, each) for size, each in BYTES_PER_TOKEN.items() if (size <= largest if wish == "auto" else size == wish)]
+    encode_s_per_mb = 0.6 / hardware.fingerprint.num_threads
+    return [
+        FakeVocabulary(size, each, encode_s_per_mb=encode_s_per_mb)
+        for size, each in BYTES_PER_TOKEN.items()
+        if (size <= largest if wish == "auto" else size == wish)
+    ]
 
 
 def corpus(num_bytes=11_000_000):

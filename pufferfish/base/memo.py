@@ -17,7 +17,7 @@ from pufferfish.base.digest import digest, digest_code
 T = TypeVar("T")
 Tell = Callable[[str], None]
 
-ROOMS = {"survey": ("data",), "steps": ("model", "train"), "pilots": ("data", "model", "train")}  # what is kept, and the rooms whose code finds it out
+ROOMS = {"survey": ("data",), "steps": ("model", "train"), "pilots": ("data", "model", "plan", "train")}  # what is kept, and the rooms whose code finds it out
 
 
 @dataclass(frozen=True)

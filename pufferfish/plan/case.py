@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,8 @@ VALIDATION_SHARE, MAX_VALIDATION_BYTES = 0.05, 1_000_000
 TOKENIZER_BYTES = 3_000_000  # a guess: what a larger sample would gain was not measured
 TOKENIZER_SHARE = 0.01  # of the budget, for training the tokenizer
 ENCODE_UNIT = 1_000_000  # bytes
-ENCODED_BYTES_PER_S = 200_000  # of the budget: no training reads more
+ENCODED_SHARE = 0.08  # of the budget, at most, for encoding text: what is not encoded by then is left out, and the rest read again
+ENCODED_BYTES_PER_S = {"cpu": 200_000, "cuda": math.inf}  # of the budget: no training on a CPU reads more
 PREPARE_START_S = 0.5
 WRITE_S = 0.2  # the end of planning, after the last look at the time
 COUNTED_STEPS_S = 60.0  # what a training by steps may take at least, so that a small budget does not refuse it
@@ -35,7 +37,7 @@ class Case:
     hardware: Hardware
     corpus: Corpus
     vocabularies: Sequence[Vocabulary]
-    text: Text  # all that there is to learn from
+    all_text: Text  # that there is to learn from
     price_of: PriceOf
     pilots: Sequence[Sequence[Pilot]] = ()  # of earlier plans for this text, those of one plan together
 
@@ -48,6 +50,16 @@ class Case:
     def total_s(self) -> float:
         """The budget."""
         return self.params.budget.time_s
+
+    @cached_property
+    def text(self) -> Text:
+        """What can be learned from: all of it, or, where the clock rules, a power of two that can be encoded within its share of the budget."""
+        encode_s_per_mb = max(vocabulary.encode_s_per_mb for vocabulary in self.vocabularies)
+        units = ENCODED_SHARE * self.total_s / encode_s_per_mb * 1e6 / ENCODE_UNIT
+        encodable = ENCODE_UNIT * 2 ** math.floor(math.log2(max(1.0, units)))
+        if not self.is_timed or self.all_text.unique_bytes <= encodable:
+            return self.all_text
+        return replace(self.all_text, unique_bytes=float(encodable))
 
     @property
     def is_timed(self) -> bool:
@@ -73,7 +85,8 @@ class Case:
         """The budget by phase; training gets what is left."""
         validation_bytes = self.corpus.validation_bytes or min(VALIDATION_SHARE * self.corpus.num_bytes, MAX_VALIDATION_BYTES)
         learning_s = self.tokenizer_bytes(vocabulary) / 1e6 * vocabulary.train_tokenizer_s
-        encoding_s = min(self.text.unique_bytes, self.total_s * ENCODED_BYTES_PER_S) / 1e6 * vocabulary.encode_s_per_mb
+        read_bytes = self.total_s * ENCODED_BYTES_PER_S[self.hardware.fingerprint.device]
+        encoding_s = min(self.text.unique_bytes, read_bytes) / 1e6 * vocabulary.encode_s_per_mb
         return budget.divide(
             self.total_s,
             self.hardware,
