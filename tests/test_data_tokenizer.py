@@ -122,9 +122,3 @@ def test_a_foreign_tokenizer_file_is_refused(tmp_path, content):
         load_tokenizer(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match="cannot be read"):
         load_tokenizer(tmp_path / "absent.json")
-
-
-def test_a_file_that_only_names_the_separator_is_refused(tmp_path):
-    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {"<|endoftext|>": 0}}}')
-    with pytest.raises(UserError, match="the tokenizer is broken"):
-        load_tokenizer(tmp_path / "tokenizer.json")

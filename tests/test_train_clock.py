@@ -297,6 +297,26 @@ def test_cached_stages_are_charged_what_they_cost_when_they_ran():
     assert train_share_s(BUDGET, timings, own=later) == pytest.approx(cold + 0.5 - 1 / 5)  # the last pause is the planned one
 
 
+def test_an_accident_of_an_earlier_run_is_charged_in_part_and_one_of_this_run_in_full():
+    for cost_s, charged_s in ((6.0, 6.0), (3600.0, 2 + 0.1 * 53)):
+        timings, own = chain(costs=(cost_s, 3.5, 4.5))
+        assert train_share_s(BUDGET, timings, own=own) == pytest.approx(53 - (cost_s + 3.5 + 4.5) - (0.3 + 0.4 + 0.5) - 13.5)
+        plan_again = {
+            **timings,
+            "plan": Timing("b", own.start_s + 500, own.start_s + 503.5),
+            "prepare-subset": Timing("b", own.start_s + 504, own.start_s + 508.5),
+        }
+        later = Timing("b", own.start_s + 509, own.start_s + 509)
+        assert train_share_s(BUDGET, plan_again, own=later) == pytest.approx(53 - (charged_s + 3.5 + 4.5) - (1 / 5 + 0.5 + 0.5) - 13.5)
+
+
+def test_a_long_pause_in_a_long_run_is_a_pause():
+    timings, own = chain(pauses=(0.3, 0.4, 30.0))
+    day = BUDGET.model_copy(update={"total_s": 86400.0})
+    assert train_share_s(BUDGET, timings, own=own) == pytest.approx(53 - 10.5 - (0.3 + 0.4 + 1 / 5) - 13.5)
+    assert train_share_s(day, timings, own=own) == pytest.approx(86400 - 10.5 - 30.7 - 13.5)
+
+
 def test_stages_of_another_boot_are_charged_with_planned_pauses():
     timings, _ = chain()
     assert train_share_s(BUDGET, timings, own=Timing("c", 3.0, 3.0)) == pytest.approx(53 - 10.5 - (0.3 + 0.4 + 1 / 5) - 13.5)

@@ -11,7 +11,8 @@ import torch
 from toys import model_plan, tokens, train_plan, whole_plan
 
 from pufferfish.base import paths
-from pufferfish.base.clock import now_s
+from pufferfish.base.atomic import write_json
+from pufferfish.base.clock import boot_id, now_s
 from pufferfish.base.digest import digest_file
 from pufferfish.base.errors import UserError
 from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, Refit, Shrunk, Started, StepDone, Warned
@@ -725,7 +726,18 @@ def test_a_training_starts_from_the_artifacts_with_its_share_of_the_time(workpla
     assert run.start_s == started_s
     assert run.corpora.validation_bytes_per_token == 850 / 500
     assert np.array_equal(run.corpora.train, CORPORA.train)
+    assert run.warnings == []
     assert names(run.run())[-1] == "Finished"
+
+
+def test_a_training_that_starts_too_late_says_which_stage_took_its_time(workplace):
+    at_s = now_s()
+    for name, start_s, end_s in (("hardware-probe", at_s - 60, at_s - 55), ("plan", at_s - 54, at_s - 50), ("prepare-subset", at_s - 49, at_s - 1)):
+        write_json(paths.timing(name), {"boot_id": boot_id(), "start_s": start_s, "end_s": end_s})
+    run = start_training(whole_plan(), write_subset(paths.SUBSET), workplace / "work", started_s=at_s, should_stop=lambda: False)
+    assert run.share_s > 1.0
+    (warning,) = run.warnings
+    assert warning.startswith("the stages before left 0.0 s for training, which is too little: hardware-probe 5.0 s, plan 4.0 s, prepare-subset 48.0 s")
 
 
 def test_a_subset_of_another_plan_is_refused(workplace):

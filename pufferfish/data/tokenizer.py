@@ -104,11 +104,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         is_ours = False
     if not is_ours:
         raise UserError("the tokenizer is not one of ours", saw=f"no {SEPARATOR} with id {SEPARATOR_ID} in {path}", fix=again)
-    try:
-        tokenizer = Tokenizer.from_str(content)
-    except Exception as error:  # the library raises no narrower one
-        raise UserError("the tokenizer is broken", saw=f"{error} in {path}", fix=again) from None
-    return _as_text(tokenizer)
+    return _as_text(Tokenizer.from_str(content))
 
 
 def _empty(model: models.BPE) -> Tokenizer:

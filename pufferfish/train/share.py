@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,8 @@ from pufferfish.schema.plan import BudgetPlan
 
 BEFORE = ("hardware-probe", "plan", "prepare-subset")
 NUM_PAUSES = 5  # between six stages
-LONGEST_PAUSE_S = 20.0  # a longer one is not a pause of one pipeline run
+ACCIDENT_SHARE = 0.1  # of the budget, that a cached stage may have cost more than planned
+LONGEST_PAUSE_S, LONGEST_PAUSE_SHARE = 20.0, 0.02  # and of the budget, whichever is more: a longer one is not a pause of one pipeline run
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,26 @@ def read_timing(path: Path) -> Timing | None:
 def train_share_s(budget: BudgetPlan, timings: dict[str, Timing | None], *, own: Timing) -> float:
     """Seconds that training owns, from the start of its process; `own` is that start.
 
-    A cached stage is charged what it cost when it ran, so that a re-run of training alone trains as long as in the cold run. A pause before a stage
-    is measured where the two ran one after the other, and taken from the plan elsewhere.
+    A cached stage is charged what it cost when it ran, so that a re-run of training alone trains as long as in the cold run; but what was an accident then, a
+    cold disk or a sleeping laptop, is charged up to `ACCIDENT_SHARE` of the budget. A pause before a stage is measured where the two ran one after the
+    other, and taken from the plan elsewhere.
     """
-    planned = dict(zip(BEFORE, (budget.phases.hardware_probe_s, budget.phases.plan_s, budget.phases.prepare_subset_s), strict=True))
-    spent_s = sum(timing.elapsed_s if timing else planned[name] for name, timing in ((name, timings.get(name)) for name in BEFORE))
+    planned_s = (budget.phases.hardware_probe_s, budget.phases.plan_s, budget.phases.prepare_subset_s)
     chain = [*(timings.get(name) for name in BEFORE), own]
-    pause_s = sum(_pause_s(before, after, budget.phases.between_s / NUM_PAUSES) for before, after in pairwise(chain))
-    return budget.total_s - spent_s - pause_s - budget.reserve_s
+    longest_s = max(LONGEST_PAUSE_S, LONGEST_PAUSE_SHARE * budget.total_s)
+    pauses_s = [_pause_s(before, after, longest_s) for before, after in pairwise(chain)]
+    spent_s = 0.0
+    for number, (timing, expected_s) in enumerate(zip(chain[:-1], planned_s, strict=True)):
+        is_of_this_run = all(pause_s is not None for pause_s in pauses_s[number:])
+        most_s = math.inf if is_of_this_run else expected_s + ACCIDENT_SHARE * budget.total_s
+        spent_s += min(timing.elapsed_s, most_s) if timing else expected_s
+    usual_s = budget.phases.between_s / NUM_PAUSES
+    return budget.total_s - spent_s - sum(usual_s if pause_s is None else pause_s for pause_s in pauses_s) - budget.reserve_s
 
 
-def _pause_s(before: Timing | None, after: Timing | None, planned_s: float) -> float:
+def _pause_s(before: Timing | None, after: Timing | None, longest_s: float) -> float | None:
+    """None where the one did not follow on the other."""
     if before is None or after is None or before.boot_id != after.boot_id:
-        return planned_s
+        return None
     pause_s = after.start_s - before.end_s
-    return pause_s if 0 <= pause_s <= LONGEST_PAUSE_S else planned_s
+    return pause_s if 0 <= pause_s <= longest_s else None

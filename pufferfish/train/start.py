@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pufferfish.base import clock, paths
 from pufferfish.base.errors import UserError
+from pufferfish.base.units import format_duration
 from pufferfish.data.shards import open_tokens
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome, Subset
@@ -16,7 +17,7 @@ from pufferfish.train.realised import Realised
 from pufferfish.train.share import BEFORE, Timing, read_timing, train_share_s
 
 FINISH_S = 1.2  # writing the model, handing the last numbers to tracking, ending the process; a guess that held on 2 cores
-SHORTEST_S = 1.0  # a training that starts late still trains for a moment and says that it was late
+SHORTEST_S = 1.0  # a training that starts late still trains for a moment, and says so
 
 
 def start_training(plan: Plan, subset: Subset, work: Path, *, started_s: float, should_stop: Callable[[], bool]) -> Training:
@@ -26,9 +27,13 @@ def start_training(plan: Plan, subset: Subset, work: Path, *, started_s: float, 
         raise UserError(f"{paths.SUBSET} was prepared for another plan", saw=saw, fix="run `dvc repro`")
     timings = {name: read_timing(paths.timing(name)) for name in BEFORE}
     share_s = train_share_s(plan.budget, timings, own=Timing(clock.boot_id(), started_s, started_s))
-    share_s = max(share_s, SHORTEST_S + clock.now_s() - started_s + FINISH_S)
+    least_s = SHORTEST_S + clock.now_s() - started_s + FINISH_S
     corpora = _open_corpora(paths.SUBSET, subset)
-    return Training(plan, corpora, work, share_s=share_s, start_s=started_s, finish_s=FINISH_S, should_stop=should_stop)
+    training = Training(plan, corpora, work, share_s=max(share_s, least_s), start_s=started_s, finish_s=FINISH_S, should_stop=should_stop)
+    if share_s < least_s:
+        costs = ", ".join(f"{name} {format_duration(timing.elapsed_s)}" for name, timing in timings.items() if timing)
+        training.warnings.append(f"the stages before left {format_duration(max(0.0, share_s))} for training, which is too little: {costs}")
+    return training
 
 
 def start_replay(plan: Plan, subset_folder: Path, subset: Subset, work: Path, *, outcome: Outcome, recorded: Realised) -> Training:
