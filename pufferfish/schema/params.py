@@ -119,7 +119,7 @@ class PlanParams(Strict):
         "measured", description="measured: price a grid, measure the best few, choose; table: the classic time table, to compare with"
     )
     pilots: OrAuto[Annotated[Flag, BeforeValidator(_is_not_forced)]] = Field(
-        "auto", description="short trainings on the text, which correct the forecasts; auto: where planning has the time, from about 7 minutes on; false: none"
+        "auto", description="short trainings on the text, which correct the forecasts; auto: where planning has the time; false: none"
     )
 
 
