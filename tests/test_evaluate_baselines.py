@@ -1,6 +1,7 @@
 """The baselines are proper codes, and the n-gram equals a slow plain count."""
 
 import math
+import tracemalloc
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -109,6 +110,20 @@ def test_the_unigram_is_proper_and_counts_all_but_the_first_token():
     counts = [3, 2, 2, 1, 1, 1, 1]
     expected = -(math.log2(counts[0] / sum(counts)) + math.log2(counts[1] / sum(counts))) / 10
     assert baselines.unigram_bpb(train, validation, vocab_size=VOCAB_SIZE, num_bytes=10) == pytest.approx(expected)
+
+
+def test_the_unigram_holds_a_slice_of_the_training_tokens_at_a_time(monkeypatch):
+    monkeypatch.setattr(baselines, "SLICE_TOKENS", 1000)
+    train, validation = toy_tokens(4321, seed=1).astype(np.uint16), toy_tokens(60, seed=2)
+    counts = np.bincount(train, minlength=VOCAB_SIZE) + 1
+    expected = -np.log2(counts[validation[1:]] / counts.sum()).sum() / 60
+    many = np.resize(train, 1_000_000)
+    assert baselines.unigram_bpb(train, validation, vocab_size=VOCAB_SIZE, num_bytes=60) == pytest.approx(expected)
+    tracemalloc.start()
+    baselines.unigram_bpb(many, validation, vocab_size=VOCAB_SIZE, num_bytes=60)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 0.1 * many.nbytes
 
 
 def test_compressors_find_repetition_and_not_noise():

@@ -21,6 +21,7 @@ from pufferfish.schema.reports import Subset
 
 ORDER = 5
 MAX_TRAIN_TOKENS = 4_000_000  # for the n-gram: under a second on one core, and the embedded corpus whole
+SLICE_TOKENS = 1 << 20  # counted at a time: ids become int64 as they are counted, and the training tokens are mapped, not held
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ def lzma_bpb(text: bytes) -> float:
 
 def unigram_bpb(train_N: np.ndarray, validation_N: np.ndarray, *, vocab_size: int, num_bytes: int) -> float:
     """Token frequencies of the training part, one added to each so that nothing is impossible (Laplace)."""
-    counts_V = np.bincount(train_N, minlength=vocab_size) + 1.0
+    counts_V = np.ones(vocab_size)
+    for start in range(0, len(train_N), SLICE_TOKENS):
+        counts_V += np.bincount(train_N[start : start + SLICE_TOKENS], minlength=vocab_size)
     nats_V = math.log(counts_V.sum()) - np.log(counts_V)
     return float(nats_V[validation_N[1:]].sum()) / (math.log(2) * num_bytes)
 
