@@ -137,6 +137,16 @@ def test_the_users_validation_text_is_honoured_and_kept_out_of_training():
     assert "left out of the training text: 7 documents" in lines[1]
 
 
+def test_a_validation_file_in_the_folder_of_the_training_text_is_not_learned_from():
+    write_texts("texts", range(40))
+    lines = [line for number in range(50, 60) for line in document(number).splitlines()]
+    Path("texts/validation.txt").write_text("".join(line + "\n" for line in lines), "utf-8")
+    subset, said = prepared(DataParams(source="text", path="texts", validation="texts/validation.txt"))
+    assert decoded(subset.validation, subset) == lines
+    assert decoded(subset.train, subset) == [document(number) for number in range(40)]
+    assert said[1] == "left out of the training text: 1 file of the validation text"
+
+
 def test_a_large_validation_text_is_measured_in_part_and_that_is_said():
     write_texts("texts", range(40))
     write_texts("own", range(50, 80))

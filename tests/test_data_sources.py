@@ -115,6 +115,37 @@ def test_a_part_of_a_folder_is_some_of_its_files():
     assert part == list(whole.part(200, seed=0).documents()) != list(whole.part(200, seed=1).documents())
 
 
+def test_files_of_the_validation_text_are_no_part_of_the_training_text():
+    """A file named alone is one document per line, in a folder one document: the documents would not be found equal."""
+    write("data/train.txt", PROSE)
+    write("data/validation.txt", PROSE[:500])
+    os.symlink("../data/validation.txt", "data/link.txt")
+    apart, held = (DataParams(source="text", path=path, validation="data/validation.txt") for path in ("data/train.txt", "data"))
+    alone, beside = inspect_corpus(apart), inspect_corpus(held)
+    assert (beside.content, beside.num_bytes, beside.num_files) == (alone.content, alone.num_bytes, 1)
+    assert beside.validation_content == alone.validation_content
+
+
+def test_of_a_part_of_a_folder_the_validation_text_stays_left_out():
+    for number in range(60):
+        write(f"texts/{number:02d}", f"text number {number}")
+    rest = TextSource("texts").without(TextSource("texts/07"))
+    whole = list(rest.part(10**6, seed=0).documents())
+    assert {name for name, _ in whole} == {f"{number:02d}" for number in range(60)} - {"07"}
+    for seed in range(9):
+        part = rest.part(700, seed)
+        assert set(part.documents()) < set(whole)
+        assert part.num_left_out == 1
+
+
+def test_a_module_that_is_measured_on_is_not_learned_from():
+    import textwrap
+
+    rest = StdlibSource().without(TextSource(textwrap.__file__))
+    assert "textwrap.py" not in dict(rest.documents())
+    assert len(rest.files()) == len(StdlibSource().files()) - 1
+
+
 BAD = {
     "missing": ({}, {"path": "nowhere.txt"}, "no such text", "data.path: nowhere.txt"),
     "empty file": ({"t": b""}, {"path": "t"}, "empty", "data.path: t"),
@@ -131,6 +162,8 @@ BAD = {
     "cut character": ({"t": PROSE.encode() + b"\xf0\x9f"}, {"path": "t"}, "not UTF-8", f"byte 0xf0 at byte offset {len(PROSE)}, line 41"),
     "utf-16": ({"t": PROSE.encode("utf-16")}, {"path": "t"}, "UTF-16", "byte order mark"),
     "own validation missing": ({"t": PROSE.encode()}, {"path": "t", "validation": "v"}, "no such text", "data.validation: v"),
+    "own validation is all": ({"t/a": PROSE.encode()}, {"path": "t", "validation": "t/a"}, "nothing is left", "t/a"),
+    "own validation is the text": ({"t": PROSE.encode()}, {"path": "t", "validation": "t"}, "nothing is left", "t is"),
     "own validation too little": ({"t": PROSE.encode(), "v": b"so short\n"}, {"path": "t", "validation": "v"}, "too little to measure", "9 bytes"),
     "own validation binary": ({"t": PROSE.encode(), "v": b"\0" * 500}, {"path": "t", "validation": "v"}, "binary", "(v)"),
 }

@@ -30,9 +30,10 @@ class Scan(NamedTuple):
     num_files: int
 
 
-def open_source(source: str, path: str) -> Source:
-    """The training text that the settings name."""
-    return registry.load("source", source)(path)
+def open_source(source: str, path: str, *, validation: Source | None = None) -> Source:
+    """The training text that the settings name, without the files of the validation text. Raises UserError as `Source.files` does, or if nothing is left."""
+    opened: Source = registry.load("source", source)(path)
+    return opened.without(validation) if validation else opened
 
 
 def open_validation(path: str) -> Source:
@@ -46,17 +47,16 @@ def inspect_corpus(data: DataParams) -> Corpus:
     Raises UserError for a missing path, empty or blank text, binary or wrongly encoded files (with the place), and for text
     that is too little to learn from or to hold documents back.
     """
-    source = open_source(data.source, data.path)
+    own = None if data.validation == "auto" else open_validation(data.validation)
+    source = open_source(data.source, data.path, validation=own)
     text = scan(source)
     setting = f"data.source: {data.source}" + (f", data.path: {data.path}" if data.path else "")
     where = f"{format_bytes(text.num_bytes)} in {text.num_files} file{'s' * (text.num_files != 1)}; {setting}"
-    is_held_back = data.validation == "auto"
-    _check_documents(source, where, is_held_back=is_held_back)
+    _check_documents(source, where, is_held_back=own is None)
     if text.num_bytes < MIN_BYTES:
         raise UserError("the text is too little to learn from", saw=where, fix=f"give at least {format_bytes(MIN_BYTES)}; a megabyte is a good start")
     validation = Scan("", 0, 0)
-    if not is_held_back:
-        own = open_validation(data.validation)
+    if own:
         validation = scan(own)
         own_where = f"{validation.num_bytes} bytes; data.validation: {data.validation}"
         _check_documents(own, own_where, is_held_back=False)
@@ -72,7 +72,7 @@ def inspect_corpus(data: DataParams) -> Corpus:
         content=text.content,
         num_bytes=text.num_bytes,
         num_files=text.num_files,
-        validation_path="" if is_held_back else data.validation,
+        validation_path=data.validation if own else "",
         validation_content=validation.content,
         validation_bytes=validation.num_bytes,
     )

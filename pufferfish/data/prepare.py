@@ -124,12 +124,13 @@ def split(plan: DataPlan, *, most_bytes: int | None = None) -> tuple[Side, Side]
     Of text that is many times what the plan asks for, or more than `most_bytes`, only a part is looked at, so that the price follows the plan.
     """
     most_bytes = most_bytes or enough_bytes(plan)
-    source = open_source(plan.source, plan.path).part(most_bytes, plan.seed)
+    own = open_validation(plan.validation_path) if plan.validation_path else None
+    source = open_source(plan.source, plan.path, validation=own).part(most_bytes, plan.seed)
     documents = catalog(source.documents(), plan.seed)
-    if not plan.validation_path:
+    if own is None:
         is_held_back_D = hold_back(documents, share=plan.validation_share, max_bytes=plan.max_validation_bytes)
         return Side(source, documents, ~is_held_back_D), Side(source, documents, is_held_back_D)
-    own = open_validation(plan.validation_path).part(most_bytes, plan.seed)
+    own = own.part(most_bytes, plan.seed)
     measured = catalog(own.documents(), plan.seed)
     return Side(source, documents, not_in(documents, measured)), Side(own, measured, np.ones(len(measured), dtype=bool))
 
@@ -137,6 +138,8 @@ def split(plan: DataPlan, *, most_bytes: int | None = None) -> tuple[Side, Side]
 def _left_out(plan: DataPlan, corpus: Corpus, train: Side, validation: Side) -> Iterator[str]:
     if corpus.num_bytes > enough_bytes(plan):
         yield f"looked at: {format_bytes(train.documents.num_bytes)} from everywhere in the text of {format_bytes(corpus.num_bytes)}"
+    if train.source.num_left_out:
+        yield f"left out of the training text: {train.source.num_left_out} file{'s' * (train.source.num_left_out != 1)} of the validation text"
     if plan.validation_path and train.num_documents < len(train.documents):
         yield f"left out of the training text: {len(train.documents) - train.num_documents} documents that are in the validation text too"
     if validation.num_bytes > plan.max_validation_bytes:

@@ -19,11 +19,16 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 class Source(Protocol):
     """Text on this machine, always in the same order."""
 
+    num_left_out: int  # files, by `without`
+
     def files(self) -> list[Path]:
         """The files that hold the text, sorted. Raises UserError if there are none."""
 
     def documents(self) -> Iterator[tuple[str, str]]:
         """Name and text of each document that is not blank. Raises UserError for a file that is not UTF-8 text."""
+
+    def without(self, other: Source) -> Source:
+        """All of it but the files that the other source reads too. Raises UserError if nothing would be left."""
 
     def part(self, max_bytes: int, seed: int) -> Source:
         """About so many bytes of the documents, from everywhere, found without reading the others; or all of them."""
@@ -67,6 +72,16 @@ def status_of(path: Path) -> os.stat_result:
         return path.stat()
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def not_among(paths: list[Path], others: list[Path]) -> list[Path]:
+    """The files that are not the same as one of the others, whatever their names. Raises UserError if there are none."""
+    taken = {(status.st_dev, status.st_ino) for status in map(status_of, others)}
+    kept = [path for path in paths if ((status := status_of(path)).st_dev, status.st_ino) not in taken]
+    if not kept:
+        saw = f"each file to learn from is in the validation text too, as {paths[0]} is"
+        raise UserError("nothing is left to learn from", saw=saw, fix="give a `data.validation` with files that are not all of the training text")
+    return kept
 
 
 def read_text(path: Path) -> str:

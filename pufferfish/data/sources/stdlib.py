@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pufferfish.base.errors import UserError
-from pufferfish.data.sources.files import read_text, walk
+from pufferfish.data.sources.files import Source, not_among, read_text, walk
 
 # Installed packages, tests (some are deliberately broken text), a retired copy of a parser; what belongs to one machine.
 EXCLUDED_FOLDERS = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"})
@@ -20,9 +20,13 @@ class StdlibSource:
     def __init__(self, path: str = "", *, setting: str = "data.path") -> None:
         assert not path, f"{setting} is for other sources; the settings refuse it with stdlib"
         self.folder = Path(sysconfig.get_path("stdlib"))
+        self.num_left_out = 0
+        self._chosen: list[Path] = []  # empty: all
 
     def files(self) -> list[Path]:
         """The modules, sorted by name. Raises UserError where the interpreter comes without source text."""
+        if self._chosen:
+            return self._chosen
         found = [path for path in walk(self.folder, skipped=EXCLUDED_FOLDERS) if _is_included(path)] if self.folder.is_dir() else []
         if not found:
             raise UserError(
@@ -36,6 +40,13 @@ class StdlibSource:
             text = read_text(path)
             if text.strip():
                 yield path.relative_to(self.folder).as_posix(), text
+
+    def without(self, other: Source) -> StdlibSource:
+        """But for modules that are in the other source. Raises UserError if none would be left."""
+        found, rest = self.files(), StdlibSource()
+        rest._chosen = not_among(found, other.files())
+        rest.num_left_out = len(found) - len(rest._chosen)
+        return rest
 
     def part(self, max_bytes: int, seed: int) -> StdlibSource:
         """All of it: it is small."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pufferfish.base import paths
 from pufferfish.base.errors import UserError
-from pufferfish.data.sources.files import read_lines, read_text, status_of, walk
+from pufferfish.data.sources.files import Source, not_among, read_lines, read_text, status_of, walk
 
 FEWEST_DRAWN = 2  # files
 STRETCH_BYTES = 1 << 20  # of a long file, read at a time where only a part is wanted
@@ -20,8 +20,9 @@ class TextSource:
     def __init__(self, path: str, *, setting: str = "data.path") -> None:
         self.written, self.setting = path, setting
         self.root = paths.user_path(path)
+        self.num_left_out = 0
         self._stretches: list[tuple[int, int | None]] = [(0, None)]  # bytes of the file
-        self._chosen: list[Path] = []  # files of the folder; empty: all
+        self._chosen: list[Path] = []  # files; empty: all
 
     @property
     def where(self) -> str:
@@ -30,6 +31,8 @@ class TextSource:
 
     def files(self) -> list[Path]:
         """The file, or the files of the folder, sorted. Raises UserError if there is no such path or nothing in it."""
+        if self._chosen:
+            return self._chosen
         if not self.root.exists():
             raise UserError("there is no such text", saw=self.where, fix=f"correct `{self.setting}`; a relative path starts at the project's folder")
         if self.root.is_file():
@@ -55,18 +58,26 @@ class TextSource:
                     if text.strip():
                         yield f"{name}, byte {offset}", text
             return
-        for path in self._chosen or self.files():
+        for path in self.files():
             text = read_text(path)
             if text.strip():
                 yield path.relative_to(self.root).as_posix(), text
 
+    def without(self, other: Source) -> TextSource:
+        """All files but those that are in the other source. Raises UserError if none would be left."""
+        found, rest = self.files(), TextSource(self.written, setting=self.setting)
+        rest._chosen = not_among(found, other.files())
+        rest.num_left_out = len(found) - len(rest._chosen)
+        return rest
+
     def part(self, max_bytes: int, seed: int) -> TextSource:
         """About so many bytes: stretches of a file's lines, or files of a folder, drawn at random; two files at least, so that they can be split."""
         files, draw = self.files(), random.Random(seed)
-        drawn = TextSource(self.written, setting=self.setting)
         total = sum(status_of(path).st_size for path in files)
         if total <= max_bytes:
-            return drawn
+            return self
+        drawn = TextSource(self.written, setting=self.setting)
+        drawn.num_left_out = self.num_left_out
         if self.root.is_file():
             count = max(1, max_bytes // STRETCH_BYTES)
             slot = total / count
