@@ -13,7 +13,7 @@ import pytest
 from pufferfish.base.errors import UserError
 from pufferfish.data import prepare, shards
 from pufferfish.data.corpus import inspect_corpus
-from pufferfish.data.prepare import prepare_subset
+from pufferfish.data.prepare import Side, prepare_subset, split
 from pufferfish.data.tokenizer import SEPARATOR, load_tokenizer
 from pufferfish.schema.params import DataParams
 from pufferfish.schema.plan import DataPlan
@@ -165,6 +165,40 @@ def test_text_that_is_many_times_the_plan_is_looked_at_in_part_and_that_is_said(
     total = sum(len(document(number).encode()) for number in range(200))
     assert 0.9 * total < subset.corpus_train_bytes < total
     assert any(line.startswith("looked at: ") for line in lines)
+
+
+def texts_of(side: Side) -> list[bytes]:
+    return [piece.content for piece in side.read(max_bytes=10**9, seed=0, piece_bytes=10**9)]
+
+
+@pytest.mark.parametrize(("path", "validation"), [("texts", "auto"), ("lines.txt", "auto"), ("texts", "own"), ("lines.txt", "own.txt")])
+def test_all_plans_for_a_long_text_are_measured_on_the_same(path, validation, monkeypatch):
+    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 5_000)
+    monkeypatch.setattr("pufferfish.data.sources.text.STRETCH_BYTES", 500)
+    write_texts("texts", range(200))
+    write_texts("own", range(150, 350))
+    for name, numbers in (("lines.txt", range(200)), ("own.txt", range(150, 350))):
+        Path(name).write_text("".join(document(number).replace("\r\n", " ") for number in numbers), "utf-8")
+    data = DataParams(source="text", path=path, validation=validation)
+    sides = [split(plan_for(data, train_bytes=train_bytes, max_validation_bytes=1_000)) for train_bytes in (100, 4_000, 9_000, 10**9)]
+    learned, measured = ([set(texts_of(side)) for side in each] for each in zip(*sides, strict=True))
+    assert measured[0] == measured[1] == measured[2] == measured[3]
+    assert all(texts.isdisjoint(measured[0]) for texts in learned)
+    assert len(learned[0]) < len(learned[1]) < len(learned[2]) < len(learned[3])
+
+
+def test_a_short_look_measures_on_what_will_be_measured_on_where_documents_are_long(monkeypatch):
+    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 20_000)
+    write_texts("texts", range(200))
+    plan = plan_for(DataParams(source="text", path="texts"), max_validation_bytes=2_000)
+    planned, looked_at = texts_of(split(plan)[1]), split(plan, most_bytes=5_000)
+    assert set(texts_of(looked_at[1])) != set(planned)  # short documents: it would cost too much
+    assert looked_at[1].source is looked_at[0].source
+    monkeypatch.setattr(prepare, "LONG_DOCUMENT_BYTES", 100)
+    train, validation = split(plan, most_bytes=5_000)
+    assert texts_of(validation) == planned
+    assert set(texts_of(train)).isdisjoint(planned)
+    assert train.documents.num_bytes < 8_000
 
 
 def test_a_separator_spelled_out_in_a_document_is_text():

@@ -33,6 +33,10 @@ class Catalog:
         """Of all documents together."""
         return int(self.sizes_D.sum())
 
+    def part(self, is_included_D: np.ndarray) -> Catalog:
+        """What is known of some of them."""
+        return Catalog(self.hashes_D[is_included_D], self.sizes_D[is_included_D])
+
 
 def catalog(documents: Iterable[tuple[str, str]], seed: int) -> Catalog:
     """Read all documents once, keeping 16 bytes of each. Equal documents have equal hashes, whatever their names."""
