@@ -201,6 +201,17 @@ def test_a_short_look_measures_on_what_will_be_measured_on_where_documents_are_l
     assert train.documents.num_bytes < 8_000
 
 
+def test_a_long_text_of_few_lines_can_be_split(monkeypatch):
+    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 5_000)
+    monkeypatch.setattr("pufferfish.data.sources.text.STRETCH_BYTES", 500)
+    Path("lines.txt").write_text("".join(document(number).replace("\r\n", " ").replace("\n", " ") * 20 + "\n" for number in range(20)), "utf-8")
+    for seed in range(9):
+        plan = plan_for(DataParams(source="text", path="lines.txt"), train_bytes=1_000, max_validation_bytes=500, seed=seed)
+        for most_bytes in (None, 1_000):
+            train, validation = split(plan, most_bytes=most_bytes)
+            assert set(texts_of(train)).isdisjoint(texts_of(validation))
+
+
 def test_a_separator_spelled_out_in_a_document_is_text():
     write_texts("texts", range(20))
     Path("texts/spelled.txt").write_text(f"one{SEPARATOR}two")

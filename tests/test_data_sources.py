@@ -11,6 +11,7 @@ import pytest
 from pufferfish.base import registry
 from pufferfish.base.errors import UserError
 from pufferfish.data.corpus import MIN_BYTES, inspect_corpus
+from pufferfish.data.sources import text as text_source
 from pufferfish.data.sources.files import read_lines
 from pufferfish.data.sources.stdlib import StdlibSource
 from pufferfish.data.sources.text import TextSource
@@ -94,6 +95,37 @@ def test_a_part_of_a_long_file_is_whole_lines_from_everywhere(monkeypatch):
     assert {int(text.split()[-1]) // 500 for _, text in part} == set(range(6))
     assert part == list(whole.part(8_000, seed=0).documents()) != list(whole.part(8_000, seed=1).documents())
     assert list(whole.part(10**6, seed=0).documents()) == list(whole.documents())
+
+
+@pytest.mark.parametrize("between", ["\n", "\n\n", "\n \n\n\n", "\nshort\n"])
+def test_a_part_of_a_file_of_very_long_lines_is_some_of_them(between, monkeypatch):
+    monkeypatch.setattr("pufferfish.data.sources.text.STRETCH_BYTES", 500)
+    write("lines.txt", between.join(f"line {number} " + "word " * 4_000 for number in range(20)) + "\n")
+    whole = list(TextSource("lines.txt").documents())
+    drawn = set()
+    for seed in range(20):
+        part = list(TextSource("lines.txt").part(45_000, seed).documents())
+        long = [text for _, text in part if text != "short"]
+        assert [document for document in whole if document in part] == part
+        assert 2 <= len(long) <= 4
+        drawn.update(long)
+    assert len(drawn) > 15
+
+
+@pytest.mark.parametrize("first", [10, 20_000, 200_000])
+def test_of_two_lines_of_any_length_both_are_drawn_and_of_one_line_it(first, monkeypatch):
+    monkeypatch.setattr("pufferfish.data.sources.text.STRETCH_BYTES", 500)
+    write("one.txt", "x" * 200_000)
+    write("two.txt", "x" * first + "\n" + "y" * (210_000 - first) + "\n")
+    found, read = [], []
+    find_lines = text_source.find_lines
+    monkeypatch.setattr(text_source, "find_lines", lambda path, start, num_bytes: read.append(start) or find_lines(path, start, num_bytes))
+    for seed in range(9):
+        for name in ("one.txt", "two.txt"):
+            read.clear()
+            found.append([len(text) for _, text in TextSource(name).part(20_000, seed).documents()])
+            assert len(read) < 20  # of 40 starts, all in the same few lines
+    assert found == [[200_000], [first, 210_000 - first]] * 9
 
 
 def test_neighbouring_stretches_share_no_line_and_lose_none():

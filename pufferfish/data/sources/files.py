@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from pufferfish.base.errors import UserError
 
@@ -120,6 +120,33 @@ def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[t
         raise not_text(path) from None
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def find_lines(path: Path, start: int, num_bytes: int) -> tuple[int, int, int]:
+    """A stretch of whole lines, at least one: where it begins, before which byte its lines begin, and where they end. Nothing at the end of the file.
+
+    It begins with the first line that is not blank, at `start` or later; `num_bytes` count from `start`, or from that line where it is not among them.
+    Raises UserError if the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            first = _seek_line(file, start)
+            while (line := file.readline()) and not line.decode("utf-8", "replace").strip():
+                first += len(line)
+            if not line:
+                return first, first, first
+            end = (start if first < start + num_bytes else first) + num_bytes
+            return first, end, _seek_line(file, end)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _seek_line(file: BinaryIO, start: int) -> int:
+    """Go to the first line that begins at `start` or later."""
+    file.seek(max(0, start - 1))
+    if start:
+        file.readline()
+    return file.tell()
 
 
 def digest_texts(paths: Iterable[Path]) -> str:

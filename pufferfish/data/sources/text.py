@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pufferfish.base import paths
 from pufferfish.base.errors import UserError
-from pufferfish.data.sources.files import Source, not_among, read_lines, read_text, status_of, walk
+from pufferfish.data.sources.files import Source, find_lines, not_among, read_lines, read_text, status_of, walk
 
-FEWEST_DRAWN = 2  # files
+FEWEST_DRAWN = 2  # files, or stretches of a file
 STRETCH_BYTES = 1 << 20  # of a long file, read at a time where only a part is wanted
 
 
@@ -71,7 +71,7 @@ class TextSource:
         return rest
 
     def part(self, max_bytes: int, seed: int) -> TextSource:
-        """About so many bytes: stretches of a file's lines, or files of a folder, drawn at random; two files at least, so that they can be split."""
+        """About so many bytes: stretches of a file's lines, or files of a folder, drawn at random; two at least, so that they can be split."""
         files, draw = self.files(), random.Random(seed)
         total = sum(status_of(path).st_size for path in files)
         if total <= max_bytes:
@@ -81,10 +81,8 @@ class TextSource:
         if self.root.is_file():
             count = max(1, max_bytes // STRETCH_BYTES)
             slot = total / count
-            starts = [
-                int(number * slot + draw.random() * max(0.0, slot - STRETCH_BYTES)) if number else 0 for number in range(count)
-            ]  # one line may be all there is
-            drawn._stretches = [(start, start + STRETCH_BYTES) for start in starts]
+            starts = [int(number * slot + draw.random() * max(0.0, slot - STRETCH_BYTES)) for number in range(1, count)]
+            drawn._stretches = self._stretches_from([0, *draw.sample(starts, len(starts))], max_bytes)  # one line may be all there is
             return drawn
         num_bytes = 0
         for path in draw.sample(files, len(files)):
@@ -94,3 +92,22 @@ class TextSource:
             num_bytes += status_of(path).st_size
         drawn._chosen.sort()
         return drawn
+
+    def _stretches_from(self, starts: list[int], max_bytes: int) -> list[tuple[int, int | None]]:
+        """One from the first line at each start, which may lie far behind it, and no line twice; fewer where the lines are long."""
+        ends: dict[int, int] = {}  # by where the stretch begins
+        gaps: list[tuple[int, int]] = []  # where no line begins, up to the next one
+        num_bytes = 0
+        for start in starts:
+            if num_bytes >= max_bytes and len(ends) >= FEWEST_DRAWN:
+                break
+            if any(begin <= start < first for begin, first in gaps):
+                continue
+            first, end, last = find_lines(self.root, start, STRETCH_BYTES)
+            if first >= start + STRETCH_BYTES:
+                gaps.append((start, first))
+            if last > first and first not in ends:
+                ends[first] = end
+                num_bytes += last - first
+        order = sorted(ends)
+        return [(first, min(ends[first], following)) for first, following in zip(order, [*order[1:], max(ends.values(), default=0)], strict=True)]
