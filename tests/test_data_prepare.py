@@ -121,6 +121,18 @@ def test_only_the_planned_bytes_are_encoded_and_they_come_from_all_over():
     assert {number // 20 for number in numbers} == {0, 1, 2, 3}
 
 
+def test_a_document_of_which_some_pieces_are_learned_from_is_one_document(monkeypatch):
+    Path("texts").mkdir()
+    for number in range(5):
+        Path(f"texts/{number}.txt").write_text("".join(document(100 * number + part) for part in range(100)))
+    sizes = [path.stat().st_size for path in Path("texts").iterdir()]
+    plan = {"train_bytes": sum(sizes) // 3, "max_validation_bytes": min(sizes) // 3}
+    monkeypatch.setattr(prepare, "LONG_PIECE_BYTES", 1 << 13)
+    subset, _ = prepared(DataParams(source="text", path="texts"), **plan)
+    assert (subset.train.num_documents, subset.validation.num_documents) == (4, 1)
+    assert len(decoded(subset.train, subset)) > 8  # each run of pieces is a sequence of its own
+
+
 def test_batches_do_not_change_the_tokens(monkeypatch):
     write_texts("texts", range(30))
     whole, _ = prepared(DataParams(source="text", path="texts"))

@@ -157,12 +157,12 @@ def _left_out(plan: DataPlan, corpus: Corpus, train: Side, validation: Side) -> 
 
 
 def write_shard(path: Path, pieces: Iterable[Piece], tokenizer: Tokenizer, dtype: str) -> Shard:
-    """Encode the pieces, each start of a document after a separator, and write their ids one after the other."""
+    """Encode the pieces, each start of a document after a separator, and write their ids one after the other. Documents count once."""
     num_tokens = num_documents = num_bytes = 0
     with open(path, "wb") as file:
         for piece, ids in encoded(pieces, tokenizer, dtype):
             ids.tofile(file)
-            num_tokens, num_documents, num_bytes = num_tokens + len(ids), num_documents + piece.is_start, num_bytes + len(piece.content)
+            num_tokens, num_documents, num_bytes = num_tokens + len(ids), num_documents + piece.is_first, num_bytes + len(piece.content)
     return Shard(file=path.name, sha256=digest_file(path), num_tokens=num_tokens, num_documents=num_documents, num_bytes=num_bytes)
 
 

@@ -24,6 +24,7 @@ class Piece:
 
     content: bytes  # UTF-8
     is_start: bool  # nothing of its document comes directly before it in the selection
+    is_first: bool  # nothing of its document comes before it at all
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Selection:
                 content = until_character(parts[number], remaining)
                 at += 1
                 if content:
-                    yield Piece(content, is_start=last != (index, number - 1))
+                    yield Piece(content, is_start=last != (index, number - 1), is_first=last is None or last[0] != index)
                     remaining, last = remaining - len(content), (index, number)
 
 
