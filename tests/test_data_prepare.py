@@ -14,6 +14,8 @@ from pufferfish.base.errors import UserError
 from pufferfish.data import prepare, shards
 from pufferfish.data.corpus import inspect_corpus
 from pufferfish.data.prepare import Side, prepare_subset, split
+from pufferfish.data.sources import text as text_source
+from pufferfish.data.survey import survey
 from pufferfish.data.tokenizer import SEPARATOR, load_tokenizer
 from pufferfish.schema.params import DataParams
 from pufferfish.schema.plan import DataPlan
@@ -119,6 +121,20 @@ def test_only_the_planned_bytes_are_encoded_and_they_come_from_all_over():
     numbers = [int(text.split()[1]) for text in list(decoded(part.train, part))[:-1]]  # the last one may be cut anywhere
     assert numbers == sorted(numbers)
     assert {number // 20 for number in numbers} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("min_drawn_bytes", [5_000, 64_000_000])
+def test_a_folder_is_walked_once_to_identify_its_text_and_once_to_read_it(min_drawn_bytes, monkeypatch):
+    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", min_drawn_bytes)
+    write_texts("texts", range(80))
+    walk, walked = text_source.walk, []
+    plan = plan_for(DataParams(source="text", path="texts"), train_bytes=20_000, max_validation_bytes=1_000)
+    monkeypatch.setattr(text_source, "walk", lambda folder: walked.append(folder) or walk(folder))
+    prepare_subset(plan, OUT, lambda line: None)
+    assert len(walked) == 2
+    walked.clear()
+    survey(plan, [301])
+    assert len(walked) == 1
 
 
 def test_a_document_of_which_some_pieces_are_learned_from_is_one_document(monkeypatch):

@@ -22,7 +22,7 @@ class Source(Protocol):
     num_left_out: int  # files, by `without`
 
     def files(self) -> list[Path]:
-        """The files that hold the text, sorted. Raises UserError if there are none."""
+        """The files that hold the text, or what is wanted of it, sorted and found once. Raises UserError if there are none."""
 
     def documents(self) -> Iterator[tuple[str, str]]:
         """Name and text of each document that is not blank. Raises UserError for a file that is not UTF-8 text."""

@@ -21,17 +21,18 @@ class StdlibSource:
         assert not path, f"{setting} is for other sources; the settings refuse it with stdlib"
         self.folder = Path(sysconfig.get_path("stdlib"))
         self.num_left_out = 0
-        self._chosen: list[Path] = []  # empty: all
+        self._files: list[Path] = []  # empty: not looked for yet
 
     def files(self) -> list[Path]:
         """The modules, sorted by name. Raises UserError where the interpreter comes without source text."""
-        if self._chosen:
-            return self._chosen
+        if self._files:
+            return self._files
         found = [path for path in walk(self.folder, skipped=EXCLUDED_FOLDERS) if _is_included(path)] if self.folder.is_dir() else []
         if not found:
             raise UserError(
                 "this Python comes without its library's source text", saw=f"no modules in {self.folder}", fix="use another Python, or `data.source: text`"
             )
+        self._files = found
         return found
 
     def documents(self) -> Iterator[tuple[str, str]]:
@@ -44,8 +45,8 @@ class StdlibSource:
     def without(self, other: Source) -> StdlibSource:
         """But for modules that are in the other source. Raises UserError if none would be left."""
         found, rest = self.files(), StdlibSource()
-        rest._chosen = not_among(found, other.files())
-        rest.num_left_out = len(found) - len(rest._chosen)
+        rest._files = not_among(found, other.files())
+        rest.num_left_out = len(found) - len(rest._files)
         return rest
 
     def part(self, max_bytes: int, seed: int) -> StdlibSource:

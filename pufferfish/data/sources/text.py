@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from pufferfish.base import paths
@@ -22,7 +23,7 @@ class TextSource:
         self.root = paths.user_path(path)
         self.num_left_out = 0
         self._stretches: list[tuple[int, int | None]] = [(0, None)]  # bytes of the file
-        self._chosen: list[Path] = []  # files; empty: all
+        self._files: list[Path] = []  # those that are wanted; empty: not looked for yet
 
     @property
     def where(self) -> str:
@@ -31,8 +32,11 @@ class TextSource:
 
     def files(self) -> list[Path]:
         """The file, or the files of the folder, sorted. Raises UserError if there is no such path or nothing in it."""
-        if self._chosen:
-            return self._chosen
+        if not self._files:
+            self._files = self._find()
+        return self._files
+
+    def _find(self) -> list[Path]:
         if not self.root.exists():
             raise UserError("there is no such text", saw=self.where, fix=f"correct `{self.setting}`; a relative path starts at the project's folder")
         if self.root.is_file():
@@ -66,32 +70,35 @@ class TextSource:
     def without(self, other: Source) -> TextSource:
         """All files but those that are in the other source. Raises UserError if none would be left."""
         found, rest = self.files(), TextSource(self.written, setting=self.setting)
-        rest._chosen = not_among(found, other.files())
-        rest.num_left_out = len(found) - len(rest._chosen)
+        rest._files = not_among(found, other.files())
+        rest.num_left_out = len(found) - len(rest._files)
         return rest
 
     def part(self, max_bytes: int, seed: int) -> TextSource:
         """About so many bytes: stretches of a file's lines, or files of a folder, drawn at random; two at least, so that they can be split."""
         files, draw = self.files(), random.Random(seed)
-        total = sum(status_of(path).st_size for path in files)
-        if total <= max_bytes:
+        if self._num_bytes <= max_bytes:
             return self
         drawn = TextSource(self.written, setting=self.setting)
         drawn.num_left_out = self.num_left_out
         if self.root.is_file():
             count = max(1, max_bytes // STRETCH_BYTES)
-            slot = total / count
+            slot = self._num_bytes / count
             starts = [int(number * slot + draw.random() * max(0.0, slot - STRETCH_BYTES)) for number in range(1, count)]
             drawn._stretches = self._stretches_from([0, *draw.sample(starts, len(starts))], max_bytes)  # one line may be all there is
             return drawn
         num_bytes = 0
         for path in draw.sample(files, len(files)):
-            if num_bytes >= max_bytes and len(drawn._chosen) >= FEWEST_DRAWN:
+            if num_bytes >= max_bytes and len(drawn._files) >= FEWEST_DRAWN:
                 break
-            drawn._chosen.append(path)
+            drawn._files.append(path)
             num_bytes += status_of(path).st_size
-        drawn._chosen.sort()
+        drawn._files.sort()
         return drawn
+
+    @cached_property
+    def _num_bytes(self) -> int:
+        return sum(status_of(path).st_size for path in self.files())
 
     def _stretches_from(self, starts: list[int], max_bytes: int) -> list[tuple[int, int | None]]:
         """One from the first line at each start, which may lie far behind it, and no line twice; fewer where the lines are long."""
