@@ -30,6 +30,7 @@ from pufferfish.train.realised import Realised, load_realised
 from pufferfish.train.schedule import lr_share
 from pufferfish.train.start import start_training
 from pufferfish.train.step import Trainer
+from pufferfish.train.validation import Validation
 
 CORPORA = Corpora(tokens(5000), tokens(500, seed=1), 1.7)
 
@@ -260,6 +261,7 @@ def paced(monkeypatch, durations):
         return step(trainer, batches, lr_share=lr_share)
 
     monkeypatch.setattr(loop, "DeadlineClock", Clock)
+    monkeypatch.setattr(loop, "now_s", lambda: now[0])
     monkeypatch.setattr(Trainer, "step", timed)
     return now
 
@@ -280,6 +282,40 @@ def test_a_machine_that_becomes_slower_leaves_more_time_to_the_stages_after_and_
     told = of_kind(Refit, run.run())
     assert [event.reason.partition(" more ")[2] for event in told] == ["are kept for evaluation and export"]
     assert now[0] - 1000.0 == pytest.approx(60.0 - 0.6 * plan.budget.reserve_s, abs=1.0)
+    assert run.clock.u == pytest.approx(1.0, abs=0.05)
+
+
+def evaluations_take(monkeypatch, now, *times_s):
+    """The first ones as long as given, the others as long as the last of these."""
+    times = chain(times_s, repeat(times_s[-1]))
+
+    def timed(validation, trainer):
+        now[0] += next(times)
+        return 2.0
+
+    monkeypatch.setattr(Validation, "bits_per_byte", timed)
+
+
+@pytest.mark.parametrize("times_s", [(0.2, 10.2, 0.2), (10.2, 0.2)], ids=["the second", "the first"])
+def test_a_stall_in_an_evaluation_costs_its_time_and_nothing_else(tmp_path, monkeypatch, times_s):
+    now = paced(monkeypatch, repeat(0.5))
+    evaluations_take(monkeypatch, now, *times_s)
+    run = Training(whole_plan(train=train_plan(clock="deadline", num_evals=8)), CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    events = list(run.run())
+    assert len(of_kind(EvalDone, events)) == 8
+    assert not of_kind(Refit, events)
+    assert now[0] - 1000.0 == pytest.approx(60.0, abs=1.0)
+    assert run.step == pytest.approx((60 - 10 - 8 * 0.2) / 0.5, abs=2)
+
+
+def test_evaluations_that_are_too_dear_are_skipped_and_their_time_is_trained(tmp_path, monkeypatch):
+    now = paced(monkeypatch, repeat(0.5))
+    evaluations_take(monkeypatch, now, 2.0)
+    run = Training(whole_plan(train=train_plan(clock="deadline", num_evals=8)), CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    events = list(run.run())
+    assert len(of_kind(EvalDone, events)) == 2
+    assert [event.reason for event in of_kind(Refit, events)] == ["evaluation skipped: it takes 2.0 s"] * 6
+    assert now[0] - 1000.0 == pytest.approx(60.0, abs=1.0)
     assert run.clock.u == pytest.approx(1.0, abs=0.05)
 
 

@@ -27,6 +27,7 @@ from pufferfish.train.clock import DeadlineClock, ReplayClock, StepClock
 from pufferfish.train.disturbance import Disturbance
 from pufferfish.train.divergence import Watch
 from pufferfish.train.environment import environment_here
+from pufferfish.train.evaluations import Evaluations
 from pufferfish.train.readings import Reading, Readings
 from pufferfish.train.realised import Realised
 from pufferfish.train.record import Record
@@ -34,7 +35,6 @@ from pufferfish.train.schedule import lr_share
 from pufferfish.train.step import Trainer
 from pufferfish.train.validation import Validation
 
-MAX_EVAL_SHARE = 0.01  # of the training time, for one evaluation
 MAX_SAVE_SHARE = 0.02  # of the time between two checkpoints, for one of them
 
 
@@ -75,8 +75,8 @@ class Training:
         self.peak_memory_bytes = 0
         self.loop_s = 0.0
         self._step_s = deque[float](maxlen=1024)
-        self._save_s, self._saved_s, self._eval_s = 0.0, now_s(), 0.0
-        self._evals_done = 0
+        self._save_s, self._saved_s = 0.0, now_s()
+        self._evaluations = Evaluations(plan.train.num_evals, share_s)
         self._watch = Watch(plan.train.matrix_lr)
         self._disturbance = Disturbance(later_s=plan.budget.reserve_s)
         self._loop_start_s = now_s()
@@ -183,8 +183,7 @@ class Training:
             self.clock.start_step()
 
     def _keep_time(self, clock: DeadlineClock) -> None:
-        evals_left = max(0, self.plan.train.num_evals - self._evals_done)
-        clock.reserve_s = evals_left * self._eval_s + self._disturbance.extra_s
+        clock.reserve_s = self._evaluations.reserve_s + self._disturbance.extra_s
 
     def _note_step(self, u: float) -> None:
         self._average.see(u)
@@ -204,17 +203,16 @@ class Training:
             self.record.loss.append(reading.loss)
 
     def _between_steps(self) -> Iterator[Event]:
-        plan = self.plan.train
         if isinstance(self.clock, DeadlineClock) and (reason := self._disturbance.see_step(self.clock.last_step_s, is_stall=self.clock.is_stall)):
             self._keep_time(self.clock)
             yield Refit(self.step, reason, self.clock.expected_steps)
-        if self._evals_done < plan.num_evals and self.clock.u >= (self._evals_done + 1) / (plan.num_evals + 1):
-            self._evals_done += 1
-            if self._eval_s > MAX_EVAL_SHARE * self.share_s and isinstance(self.clock, DeadlineClock):
-                yield Refit(self.step, f"evaluation skipped: it takes {self._eval_s:.1f} s", self.clock.expected_steps)
+        if self._evaluations.is_due(self.clock.u):
+            self._evaluations.num_past += 1
+            if self._evaluations.are_too_dear and isinstance(self.clock, DeadlineClock):
+                yield Refit(self.step, f"evaluation skipped: it takes {self._evaluations.price_s:.1f} s", self.clock.expected_steps)
             else:
                 yield self._evaluate()
-        interval_s = max(plan.checkpoint_interval_s, self._save_s / MAX_SAVE_SHARE)
+        interval_s = max(self.plan.train.checkpoint_interval_s, self._save_s / MAX_SAVE_SHARE)
         has_time = not isinstance(self.clock, DeadlineClock) or self.clock.remaining_s > self._save_s
         if has_time and now_s() - self._saved_s > interval_s:
             yield from self._checkpoint()
@@ -226,10 +224,11 @@ class Training:
         except RuntimeError as error:
             return self._skip_evaluation(error)
         self._watch.see_validation(val_bpb, self.step)
-        self._eval_s = now_s() - started_s
+        cost_s = now_s() - started_s
+        self._evaluations.times_s.append(cost_s)
         row = {"elapsed_s": round(self.elapsed_s, 2), "val_bpb": round(val_bpb, 5), "train_loss": round(self.record.mean_loss(20), 4)}
         self.record.curve.append({**row, "step": self.step, "tokens": self.num_tokens})
-        return EvalDone(self.step, self.clock.u, val_bpb, self.elapsed_s, self._eval_s)
+        return EvalDone(self.step, self.clock.u, val_bpb, self.elapsed_s, cost_s)
 
     def _skip_evaluation(self, error: RuntimeError) -> Warned:
         """An evaluation is worth less than the training: after an out-of-memory error it is left out; any other error goes on."""
@@ -250,7 +249,7 @@ class Training:
             "loop_s": self.loop_s,
             "u": self.clock.u,
             "micro_batch": self.trainer.micro_batch,
-            "evals_done": self._evals_done,
+            "evals_past": self._evaluations.num_past,
             "num_resumes": self.num_resumes,
             "peak_memory_bytes": self.peak_memory_bytes,
             "warnings": self.warnings,
@@ -286,13 +285,14 @@ class Training:
     def _go_on(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
         self.trainer.load_state(tensors)
         self._average.load_state(tensors)
-        self.step, self.num_samples, self._evals_done = progress["step"], progress["num_samples"], progress["evals_done"]
+        self.step, self.num_samples = progress["step"], progress["num_samples"]
         self.loop_s, self.num_resumes = progress["loop_s"], progress["num_resumes"] + 1
         self.peak_memory_bytes = progress["peak_memory_bytes"]
         self.record, self.saved_step = Record.restored(tensors, progress["record"]), self.step
         assert len(self.record.u) == self.step
         self._resumed_u = progress["u"]
         self.start_s, self.share_s = now_s() - progress["elapsed_s"], progress["share_s"]  # what was spent before the first start is spent once
+        self._evaluations = Evaluations(self.plan.train.num_evals, self.share_s, progress["evals_past"])
 
     def _dry_step(self) -> Iterator[Event]:
         while True:
