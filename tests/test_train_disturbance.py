@@ -74,3 +74,25 @@ def test_the_first_steps_are_no_promise():
     see(disturbance, step_s=1.0, num_steps=2)  # cold caches
     see(disturbance, step_s=0.1, num_steps=60)
     assert disturbance.extra_s == 0.0
+
+
+def test_a_machine_that_becomes_much_slower_is_told_of_a_few_times():
+    disturbance = Disturbance(later_s=LATER_S)
+    see(disturbance, step_s=0.5, num_steps=60)
+    told = see(disturbance, step_s=2.0, num_steps=12, is_stall=True) + see(disturbance, step_s=2.0, num_steps=60)
+    assert [text.startswith("a step took") for text in told] == [True, True, True, False, False]  # then what is kept, twice
+
+
+def test_stalls_now_and_then_are_all_told():
+    disturbance = Disturbance(later_s=LATER_S)
+    told = [text for _ in range(9) for text in see(disturbance, step_s=0.1, num_steps=5) + see(disturbance, step_s=4.0, num_steps=1, is_stall=True)]
+    assert len(told) == 9
+
+
+def test_what_is_usual_is_known_to_the_next_process():
+    first = Disturbance(later_s=LATER_S)
+    see(first, step_s=0.1, num_steps=60)
+    resumed = Disturbance(later_s=LATER_S, usual_s=first.usual_s)
+    (told,) = see(resumed, step_s=0.2, num_steps=60)
+    assert told.startswith("steps take 2.0 times as long as usual")
+    assert resumed.extra_s == pytest.approx(LATER_S * (2 / BORNE - 1))

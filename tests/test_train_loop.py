@@ -249,8 +249,8 @@ def test_a_small_text_ends_the_training_after_the_planned_steps_and_with_its_sch
 
 
 def paced(monkeypatch, durations):
-    """A clock of our own, on which the dry step and the steps after it take these seconds; its first second."""
-    now, step, durations = [1000.0], Trainer.step, iter(durations)
+    """A clock of our own, on which the dry step and the steps after it take these seconds, and do nothing else; its first second."""
+    now, durations = [1000.0], iter(durations)
 
     class Clock(DeadlineClock):
         def __init__(self, deadline_s, **wishes):
@@ -258,7 +258,7 @@ def paced(monkeypatch, durations):
 
     def timed(trainer, batches, *, lr_share):
         now[0] += next(durations)
-        return step(trainer, batches, lr_share=lr_share)
+        return torch.tensor(3.0), torch.tensor(1.0)
 
     monkeypatch.setattr(loop, "DeadlineClock", Clock)
     monkeypatch.setattr(loop, "now_s", lambda: now[0])
@@ -395,6 +395,28 @@ def test_a_resumed_timed_run_goes_on_with_the_clock_of_its_checkpoint(tmp_path):
     assert resumed.record.u[3] == u, "progress goes on where it was"
     assert resumed.elapsed_s >= used_s > 0, "the time that was used counts"
     assert of_kind(StepDone, events)[0].remaining_s < 40 - used_s + 0.1
+
+
+def test_a_training_killed_on_a_busy_machine_still_knows_the_usual_pace_and_prices_when_it_goes_on(tmp_path, monkeypatch):
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=8, checkpoint_interval_s=4.0))
+
+    def start(durations):
+        now = paced(monkeypatch, durations)
+        evaluations_take(monkeypatch, now, 0.25)
+        return Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0), now
+
+    killed, _ = start(chain([0.5] * 40, repeat(1.0)))
+    for event in killed.run():
+        if isinstance(event, StepDone) and event.elapsed_s > 35:
+            break
+    assert killed.saved_step < killed.step
+    resumed, now = start(repeat(1.0))
+    told = of_kind(Refit, resumed.run())
+    assert [event.reason.partition(":")[0] for event in told] == ["steps take 2.0 times as long as usual"]
+    assert resumed.num_resumes == 1
+    assert now[0] - resumed.start_s == pytest.approx(60.0 - 0.6 * plan.budget.reserve_s, abs=1.0)
+    assert resumed._evaluations.times_s == [0.25] * 8
+    assert resumed.clock.u == pytest.approx(1.0, abs=0.05)
 
 
 def test_the_newest_checkpoint_is_damaged_so_the_one_before_serves_and_that_is_said(tmp_path, unhurried):

@@ -11,6 +11,7 @@ from pufferfish.base.units import format_duration
 LOOK_S = 2.0  # of steps, between two looks at the pace
 NUM_LOOKS = 4  # the last ones, whose mean is the pace now
 LONG_STALL_S = 1.0  # one that is told
+TOLD_STALLS = 3  # at most, of those in a row: the machine may have become slower, which is told when it is certain
 BORNE = 1.25  # so much slower the stages after training may become before the time planned for them does not suffice
 MOST = 2.0  # times the planned time are kept for them at most
 TELL_SHARE = 0.3  # of the planned time: a change of what is kept that is told
@@ -23,18 +24,20 @@ class Disturbance:
     On 2 cores, beside a process that kept the disk busy, steps took 2.2 times as long, evaluation 1.8 times and export 1.4 times.
     """
 
-    def __init__(self, *, later_s: float) -> None:
-        """`later_s`: planned for the stages after training."""
+    def __init__(self, *, later_s: float, usual_s: float = math.inf) -> None:
+        """`later_s`: planned for the stages after training; `usual_s`: of a step, in an earlier process."""
         self.extra_s, self._told_s = 0.0, 0.0
         self._later_s = later_s
         self._paces_s = deque[float](maxlen=NUM_LOOKS)
-        self._usual_s = math.inf  # the quickest pace so far; the planned one may be wrong where nothing disturbs
-        self._looked_at_s, self._num_steps = 0.0, 0
+        self.usual_s = usual_s  # the quickest pace so far; the planned one may be wrong where nothing disturbs
+        self._looked_at_s, self._num_steps, self._num_stalls = 0.0, 0, 0
 
     def see_step(self, elapsed_s: float, *, is_stall: bool) -> str:
         """What the user should know about this step; mostly nothing."""
+        self._num_stalls = self._num_stalls + 1 if is_stall else 0
         if is_stall:
-            return f"a step took {format_duration(elapsed_s)}: the steps that are left are fewer" if elapsed_s >= LONG_STALL_S else ""
+            is_told = elapsed_s >= LONG_STALL_S and self._num_stalls <= TOLD_STALLS
+            return f"a step took {format_duration(elapsed_s)}: the steps that are left are fewer" if is_told else ""
         self._looked_at_s += elapsed_s
         self._num_steps += 1
         return self._look() if self._looked_at_s >= LOOK_S else ""
@@ -43,8 +46,8 @@ class Disturbance:
         self._paces_s.append(self._looked_at_s / self._num_steps)
         self._looked_at_s, self._num_steps = 0.0, 0
         pace_s = statistics.fmean(self._paces_s)
-        self._usual_s = min(self._usual_s, pace_s)
-        slowdown = pace_s / self._usual_s
+        self.usual_s = min(self.usual_s, pace_s)
+        slowdown = pace_s / self.usual_s
         self.extra_s = self._later_s * min(MOST - 1, max(0.0, slowdown / BORNE - 1))
         is_over = self._told_s > 0 and not self.extra_s
         if abs(self.extra_s - self._told_s) < TELL_SHARE * self._later_s and not is_over:

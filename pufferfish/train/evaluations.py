@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 MAX_SHARE = 0.01  # of the training time, for one of them
 CHANCES = 2  # before they are too dear: the first one may have met a stall
@@ -16,6 +17,10 @@ class Evaluations:
     share_s: float  # training's time
     num_past: int = 0  # those that were skipped among them
     times_s: list[float] = field(default_factory=list)
+
+    def as_progress(self) -> dict[str, Any]:
+        """For a checkpoint: what has to be told to a later process beside the number and the time."""
+        return {"num_past": self.num_past, "times_s": self.times_s}
 
     def is_due(self, u: float) -> bool:
         """At this progress of the schedule."""

@@ -249,7 +249,9 @@ class Training:
             "loop_s": self.loop_s,
             "u": self.clock.u,
             "micro_batch": self.trainer.micro_batch,
-            "evals_past": self._evaluations.num_past,
+            "evaluations": self._evaluations.as_progress(),
+            "usual_step_s": self._disturbance.usual_s if math.isfinite(self._disturbance.usual_s) else None,
+            "save_s": self._save_s,
             "num_resumes": self.num_resumes,
             "peak_memory_bytes": self.peak_memory_bytes,
             "warnings": self.warnings,
@@ -292,7 +294,9 @@ class Training:
         assert len(self.record.u) == self.step
         self._resumed_u = progress["u"]
         self.start_s, self.share_s = now_s() - progress["elapsed_s"], progress["share_s"]  # what was spent before the first start is spent once
-        self._evaluations = Evaluations(self.plan.train.num_evals, self.share_s, progress["evals_past"])
+        self._evaluations = Evaluations(self.plan.train.num_evals, self.share_s, **progress["evaluations"])
+        self._disturbance = Disturbance(later_s=self.plan.budget.reserve_s, usual_s=progress["usual_step_s"] or math.inf)
+        self._save_s = progress["save_s"]
 
     def _dry_step(self) -> Iterator[Event]:
         while True:
