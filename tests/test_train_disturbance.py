@@ -9,9 +9,9 @@ from pufferfish.train.disturbance import BORNE, MOST, Disturbance
 LATER_S = 10.0
 
 
-def see(disturbance, *, step_s, num_steps, is_stall=False):
+def see(disturbance, *, step_s, num_steps, is_stall=False, left_s=1000.0):
     """What was told during steps of one length."""
-    told = (disturbance.see_step(step_s, is_stall=is_stall) for _ in range(num_steps))
+    told = (disturbance.see_step(step_s, is_stall=is_stall, left_s=left_s) for _ in range(num_steps))
     return [text for text in told if text]
 
 
@@ -40,7 +40,7 @@ def test_slower_steps_keep_time_in_proportion_and_it_is_told_once():
 def test_a_jittery_machine_is_told_of_once():
     disturbance, dice = Disturbance(later_s=LATER_S), random.Random(0)
     see(disturbance, step_s=0.1, num_steps=60)
-    told = [disturbance.see_step(0.2 * dice.uniform(0.6, 1.4), is_stall=False) for _ in range(1000)]
+    told = [disturbance.see_step(0.2 * dice.uniform(0.6, 1.4), is_stall=False, left_s=1000.0) for _ in range(1000)]
     assert len([text for text in told if text]) == 1
 
 
@@ -58,6 +58,15 @@ def test_however_slow_the_steps_become_no_more_than_the_planned_time_is_kept_aga
     see(disturbance, step_s=0.1, num_steps=60)
     see(disturbance, step_s=10.0, num_steps=8)
     assert disturbance.extra_s == LATER_S * (MOST - 1)
+
+
+def test_no_more_than_half_of_the_time_for_steps_is_kept_at_once_and_nothing_given_back():
+    disturbance, kept = Disturbance(later_s=LATER_S), []
+    see(disturbance, step_s=2.0, num_steps=60)
+    for left_s in (8.0, 2.0, 0.5, 0.0):
+        see(disturbance, step_s=16.0, num_steps=1, left_s=left_s)
+        kept.append(disturbance.extra_s)
+    assert kept == [4.0, 5.0, 5.25, 5.25]
 
 
 def test_a_stall_is_told_and_is_no_pace():

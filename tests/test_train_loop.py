@@ -3,7 +3,7 @@
 import errno
 import json
 import math
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 
 import numpy as np
 import pytest
@@ -317,6 +317,25 @@ def test_evaluations_that_are_too_dear_are_skipped_and_their_time_is_trained(tmp
     assert [event.reason for event in of_kind(Refit, events)] == ["evaluation skipped: it takes 2.0 s"] * 6
     assert now[0] - 1000.0 == pytest.approx(60.0, abs=1.0)
     assert run.clock.u == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("factor", [2.0, 2.9])
+@pytest.mark.parametrize("later_s", [13.5, 60.0])
+@pytest.mark.parametrize("slower_from", [0.5, 0.9, 0.95])
+def test_however_late_a_machine_becomes_slower_the_learning_rate_comes_down_and_time_is_kept(tmp_path, monkeypatch, slower_from, later_s, factor):
+    num_quick = int(600 * slower_from)
+    now = paced(monkeypatch, chain([0.1] * num_quick, repeat(0.1 * factor)))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0))
+    plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"reserve_s": later_s})})
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    assert names(run.run())[-1] == "Finished"
+    assert lr_share(run.record.u[-1], plan.train) < 0.12
+    assert max(after - before for before, after in pairwise(run.record.u)) < 0.06
+    left_s = 60.0 - (now[0] - 1000.0)
+    wanted_s = later_s * min(1.0, factor / 1.25 - 1)
+    assert left_s == pytest.approx(run._disturbance.extra_s, abs=0.1 * factor + 1e-6), "what is kept is left"
+    seen_s = 60.0 * (1 - slower_from) - 8.0  # four looks later the pace is known
+    assert left_s > min(wanted_s, seen_s - 6.0) - 0.1 * factor
 
 
 # --- interrupted and resumed

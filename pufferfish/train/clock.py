@@ -95,9 +95,9 @@ class ReplayClock:
 class DeadlineClock:
     """Progress by the remaining-fraction rule: after each step u += (1 - u) / (expected remaining steps).
 
-    It is monotonic, reaches 1 exactly when time runs out, and a stall only shortens the future: it never skips the cooldown. The pace is
-    the mean of the last steps without outliers: a step that took over three times the median is a stall, until half of the steps are like it, which
-    is a slower machine. Time that evaluations and the final save will still need is reserved through `reserve_s`.
+    It is monotonic, reaches 1 exactly when time runs out, and a stall only shortens the future: nothing of the schedule is skipped as long as time is left.
+    The pace is the mean of the last steps without outliers: a step that took over three times the median is a stall, until half of the steps are like it,
+    which is a slower machine. Time that is needed for anything else is reserved through `reserve_s`; if that takes all that is left, the schedule is cut off.
     """
 
     WINDOW = 24  # steps that the pace is taken from
@@ -153,7 +153,7 @@ class DeadlineClock:
     @property
     def is_over(self) -> bool:
         """Another step would end after the deadline, or be too many."""
-        return self._is_over or self._steps_left < 1 or self._until_deadline_s < self.slowest_s
+        return self._is_over or self._steps_left < 1 or self.until_deadline_s < self.slowest_s
 
     @property
     def expected_steps(self) -> int:
@@ -163,8 +163,9 @@ class DeadlineClock:
     @property
     def remaining_s(self) -> float:
         """Time for steps until the deadline, or for as many as there may be."""
-        return min(self._until_deadline_s, self._steps_left * self.step_s)
+        return min(self.until_deadline_s, self._steps_left * self.step_s)
 
     @property
-    def _until_deadline_s(self) -> float:
+    def until_deadline_s(self) -> float:
+        """Time that is left, less what is reserved."""
         return max(0.0, self.deadline_s - self.reserve_s - self.now())

@@ -19,7 +19,8 @@ TELL_SHARE = 0.3  # of the planned time: a change of what is kept that is told
 
 class Disturbance:
     """Sees every step. `extra_s` is to be kept for the stages after training beside what was planned for them: they become slower with the steps,
-    and nobody can shorten them. It follows the pace up and down.
+    and nobody can shorten them. It follows the pace up and down, but takes no more than half of the time for steps at once: however late a machine becomes
+    slower, the learning rate still comes down. That takes some seconds more, which the stages after training may miss.
 
     On 2 cores, beside a process that kept the disk busy, steps took 2.2 times as long, evaluation 1.8 times and export 1.4 times.
     """
@@ -32,23 +33,24 @@ class Disturbance:
         self.usual_s = usual_s  # the quickest pace so far; the planned one may be wrong where nothing disturbs
         self._looked_at_s, self._num_steps, self._num_stalls = 0.0, 0, 0
 
-    def see_step(self, elapsed_s: float, *, is_stall: bool) -> str:
-        """What the user should know about this step; mostly nothing."""
+    def see_step(self, elapsed_s: float, *, is_stall: bool, left_s: float) -> str:
+        """What the user should know about this step; mostly nothing. `left_s`: until the deadline, less what is kept."""
         self._num_stalls = self._num_stalls + 1 if is_stall else 0
         if is_stall:
             is_told = elapsed_s >= LONG_STALL_S and self._num_stalls <= TOLD_STALLS
             return f"a step took {format_duration(elapsed_s)}: the steps that are left are fewer" if is_told else ""
         self._looked_at_s += elapsed_s
         self._num_steps += 1
-        return self._look() if self._looked_at_s >= LOOK_S else ""
+        return self._look(left_s) if self._looked_at_s >= LOOK_S else ""
 
-    def _look(self) -> str:
+    def _look(self, left_s: float) -> str:
         self._paces_s.append(self._looked_at_s / self._num_steps)
         self._looked_at_s, self._num_steps = 0.0, 0
         pace_s = statistics.fmean(self._paces_s)
         self.usual_s = min(self.usual_s, pace_s)
         slowdown = pace_s / self.usual_s
-        self.extra_s = self._later_s * min(MOST - 1, max(0.0, slowdown / BORNE - 1))
+        wanted_s = self._later_s * min(MOST - 1, max(0.0, slowdown / BORNE - 1))
+        self.extra_s = min(wanted_s, self.extra_s + left_s / 2)
         is_over = self._told_s > 0 and not self.extra_s
         if abs(self.extra_s - self._told_s) < TELL_SHARE * self._later_s and not is_over:
             return ""

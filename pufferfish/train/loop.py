@@ -182,6 +182,11 @@ class Training:
             self._keep_time(self.clock)
             self.clock.start_step()
 
+    def _see_pace(self, clock: DeadlineClock) -> str:
+        reason = self._disturbance.see_step(clock.last_step_s, is_stall=clock.is_stall, left_s=clock.until_deadline_s)
+        self._keep_time(clock)
+        return reason
+
     def _keep_time(self, clock: DeadlineClock) -> None:
         clock.reserve_s = self._evaluations.reserve_s + self._disturbance.extra_s
 
@@ -203,8 +208,7 @@ class Training:
             self.record.loss.append(reading.loss)
 
     def _between_steps(self) -> Iterator[Event]:
-        if isinstance(self.clock, DeadlineClock) and (reason := self._disturbance.see_step(self.clock.last_step_s, is_stall=self.clock.is_stall)):
-            self._keep_time(self.clock)
+        if isinstance(self.clock, DeadlineClock) and (reason := self._see_pace(self.clock)):
             yield Refit(self.step, reason, self.clock.expected_steps)
         if self._evaluations.is_due(self.clock.u):
             self._evaluations.num_past += 1
