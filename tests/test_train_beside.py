@@ -38,6 +38,17 @@ def test_a_failure_there_is_a_failure_here(workplace, capfd):
     assert "AttributeError" in capfd.readouterr().err
 
 
+def test_a_process_that_is_killed_for_want_of_memory_means_that_it_does_not_fit_and_another_goes_on(workplace):
+    with beside.measuring(COLD) as steps:
+        (first,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        first.kill()
+        assert not steps.measure(model_plan(), train_plan()).fits
+        (second,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        assert second != first
+        assert steps.measure(model_plan(), train_plan()).fits
+    assert not second.is_running()
+
+
 def test_an_error_here_does_not_wait_for_the_process(workplace):
     start_s = time.perf_counter()
     with pytest.raises(ZeroDivisionError), beside.measuring(COLD):

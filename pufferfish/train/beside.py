@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from pufferfish.base import memo
+from pufferfish.base.clock import now_s
 from pufferfish.plan.choose import MEASURED_STEPS_S
 from pufferfish.plan.prices import StepTime
 from pufferfish.schema.hardware import Hardware
@@ -58,27 +59,36 @@ class StepsHere:
 class StepsBeside:
     """Steps measured in a process of their own, which starts at once and may be ended in the middle of its work.
 
-    Where it fails, its own traceback says why, and ChildProcessError is raised here.
+    Where it is killed, as Linux does where memory runs out, the configuration does not fit, and another process measures the next one. Where it fails
+    otherwise, its own traceback says why, and ChildProcessError is raised here.
     """
 
     def __init__(self) -> None:
+        self._is_ended = False
+        self._start()
+
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there,), daemon=True)
         self._process.start()
         there.close()
-        self._is_ended = False
 
     def measure(self, model: ModelPlan, plan: TrainPlan) -> StepTime:
         """Real steps there."""
         if self._is_ended:
             return StepsHere().measure(model, plan)
+        start_s = now_s()
         try:
             self._here.send((model, plan))
             step: StepTime = self._here.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._process.join()
-            raise ChildProcessError(f"the process that measures steps ended with status {self._process.exitcode}") from None
+            if self._process.exitcode != -signal.SIGKILL:
+                raise ChildProcessError(f"the process that measures steps ended with status {self._process.exitcode}") from None
+            self._here.close()
+            self._start()
+            return StepTime(0.0, 0, now_s() - start_s, fits=False)
         return step
 
     def end(self) -> None:
