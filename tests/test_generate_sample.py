@@ -41,6 +41,14 @@ def test_greedy_takes_the_first_of_the_best():
     assert sample_token(LOGITS, Sampling(temperature=0), torch.Generator()) == 2
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-250, 1e-199, 1e-20])
+def test_a_tiny_temperature_takes_one_of_the_best_however_far_the_logits_lie_apart(temperature):
+    logits = torch.tensor([-3e38, 0.0, 3e38, 1.0])
+    sampling = Sampling(temperature, top_p=0.9)
+    assert next_probabilities(logits, sampling).tolist() == [0, 0, 1, 0]
+    assert sample_token(logits, sampling, torch.Generator()) == 2
+
+
 def test_drawn_frequencies_follow_the_probabilities():
     sampling, generator = Sampling(temperature=0.9, top_p=0.95), torch.Generator().manual_seed(3)
     draws = torch.bincount(torch.tensor([sample_token(LOGITS, sampling, generator) for _ in range(4000)]), minlength=7) / 4000
