@@ -21,6 +21,8 @@ from typing import IO, Any
 import psutil
 import yaml
 
+from pufferfish.schema.params import Params
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 FIRST = "hardware-probe"
@@ -71,11 +73,11 @@ def settings_for(budget: str, corpus: str) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def cold_project(settings: Settings, *, source: Path = ROOT) -> Iterator[Path]:
-    """A copy in a temporary folder, with these settings in its params.yaml and everything else as it was."""
+    """A copy in a temporary folder, with these settings in its params.yaml and everything else as it is by default."""
     with tempfile.TemporaryDirectory(prefix="pufferfish-benchmark-") as name:
         folder = Path(name)
         copy_project(folder, source=source)
-        params = yaml.safe_load((folder / "params.yaml").read_text("utf-8"))
+        params = Params().model_dump(mode="json")  # the checkout's file may hold what somebody tries
         for section, values in settings.items():
             params[section] |= values
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), "utf-8")

@@ -170,10 +170,9 @@ def run_pipeline(order: Order, *, project: Path) -> Result:
 def settings_of(order: Order) -> dict[str, dict[str, Any]]:
     """Sections of params.yaml, where nothing but what is pinned is pinned."""
     settings = pipeline.settings_for(order.case.budget, order.case.corpus)
-    for name, section in SECTIONS.items():
-        usual = "measured" if name == "strategy" else "auto"
-        settings.setdefault(section, {})[name] = order.pins.get(name, usual)
-    settings["data"]["seed"], settings["train"]["seed"] = DATA_SEED, order.seed
+    settings["data"]["seed"], settings["train"] = DATA_SEED, {"seed": order.seed}
+    for name, value in order.pins.items():
+        settings.setdefault(SECTIONS[name], {})[name] = value
     return settings
 
 

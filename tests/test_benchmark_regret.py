@@ -270,13 +270,16 @@ def test_twenty_tokens_for_each_parameter_come_out_of_the_planners_operations():
     assert pins["num_layers"] > 2
 
 
-def test_settings_pin_what_is_wanted_and_nothing_else(tmp_path):
-    params = yaml.safe_load((pipeline.ROOT / "params.yaml").read_text())
+def test_settings_pin_what_is_wanted_and_nothing_else(monkeypatch):
+    tried = yaml.safe_load((pipeline.ROOT / "params.yaml").read_text())
+    tried["train"]["optimizer"], tried["model"]["num_heads"], tried["plan"]["pilots"] = "adamw", 2, False
+    monkeypatch.setattr(pipeline, "copy_project", lambda folder, **_: (folder / "params.yaml").write_text(yaml.safe_dump(tried)))
+    monkeypatch.setattr(pipeline.subprocess, "run", lambda *_, **__: None)  # no tracking store
     for order in (regret.Order(SHORT, {}), regret.Order(LONG, asdict(CHOICE), 5), regret.Order(SHORT, {"strategy": "table"})):
-        settings = regret.settings_of(order)
-        text = yaml.safe_dump({name: values | settings.get(name, {}) for name, values in params.items()})
-        (tmp_path / "params.yaml").write_text(text)
-        read = Params.load(tmp_path / "params.yaml")
+        with pipeline.cold_project(regret.settings_of(order)) as folder:
+            read = Params.load(folder / "params.yaml")
+        assert read.train.pins.keys() | read.model.pins.keys() <= order.pins.keys()
+        assert read.plan.pilots == "auto"
         found = {name: getattr(getattr(read, section), name) for name, section in regret.SECTIONS.items()}
         assert found == {**dict.fromkeys(found, "auto"), "strategy": "measured", **order.pins}
         assert (read.budget.time_s, read.data.seed, read.train.seed) == (order.case.budget_s, 0, order.seed)
