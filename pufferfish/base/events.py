@@ -33,7 +33,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class EvalDone:
-    """A periodic evaluation on the first part of the validation text."""
+    """A periodic evaluation on windows spread over the validation text."""
 
     step: int
     u: float

@@ -49,7 +49,7 @@ class Outcome(Artifact):
     num_tokens: int
     final_loss: float  # nats per token, mean over the last steps
     final_lr_share: float
-    train_s: float  # in the loop, all its interruptions left out
+    train_s: float  # from the start of the process to the end of the loop, interruptions left out
     planned_s: float
     median_step_s: float
     tokens_per_s: float
