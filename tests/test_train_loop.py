@@ -633,6 +633,10 @@ class LateReadings(Readings):
 
     late: Reading | None = None
 
+    @property
+    def is_in_flight(self):
+        return self.late is not None
+
     def exchange(self, step, loss, grad_norm):
         before, self.late = self.late, Readings.exchange(self, step, loss, grad_norm)
         return before
@@ -650,6 +654,37 @@ def test_where_readings_come_late_the_last_one_is_not_lost(tmp_path, monkeypatch
     lose(monkeypatch, steps={12})
     with pytest.raises(UserError, match="diverged"):
         list(training(tmp_path / "b").run())
+
+
+def test_a_step_in_flight_has_its_time_before_the_deadline_and_launching_is_no_pace(tmp_path, monkeypatch):
+    now, ready, step_s = paced(monkeypatch, repeat(0.01)), [0.0, 0.0], 3.4  # a launch takes 0.01 s, and the device goes on with it
+
+    class Device(LateReadings):
+        def exchange(self, step, loss, grad_norm):
+            ready[:] = [ready[1], max(ready[1], now[0]) + step_s]
+            if self.is_in_flight:
+                now[0] = max(now[0], ready[0])
+            return super().exchange(step, loss, grad_norm)
+
+        def flush(self):
+            if self.is_in_flight:
+                now[0] = max(now[0], ready[1])
+            return super().flush()
+
+    monkeypatch.setattr(loop, "Readings", Device)
+    evaluations_take(monkeypatch, now, 0.2)
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=4, checkpoint_interval_s=20.0))
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    events = list(run.run())
+    assert len(of_kind(EvalDone, events)) == 4
+    assert [event.cost_s for event in of_kind(EvalDone, events)] == [pytest.approx(0.2)] * 4
+    assert len(of_kind(CheckpointSaved, events)) == 2
+    assert not of_kind(Refit, events)
+    assert 60.0 - step_s - 0.2 < now[0] - 1000.0 <= 60.0
+    assert run.clock.step_s == pytest.approx(step_s, abs=0.02)
+    assert run._disturbance.usual_s == pytest.approx(step_s, abs=0.02)
+    assert lr_share(run.record.u[-1], plan.train) < 0.2
+    assert len(run.record.loss) == run.step
 
 
 def test_a_last_update_that_ruins_the_weights_is_told_although_its_loss_was_a_number(tmp_path, monkeypatch):

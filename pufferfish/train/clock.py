@@ -97,33 +97,52 @@ class DeadlineClock:
 
     It is monotonic, reaches 1 exactly when time runs out, and a stall only shortens the future: nothing of the schedule is skipped as long as time is left.
     The pace is the mean of the last steps without outliers: a step that took over three times the median is a stall, until half of the steps are like it,
-    which is a slower machine. Time that is needed for anything else is reserved through `reserve_s`; if that takes all that is left, the schedule is cut off.
+    which is a slower machine. Where steps are only launched, each tick but the first measures the step before, and the one in flight has its time too.
+    Time that is needed for anything else is reserved through `reserve_s`; if that takes all that is left, the schedule is cut off.
     """
 
     WINDOW = 24  # steps that the pace is taken from
     STALL = 3.0  # medians
 
-    def __init__(self, deadline_s: float, *, step_s: float, u: float = 0.0, most_steps: float = math.inf, now: Callable[[], float] = now_s) -> None:
-        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until there is a measured one; after `most_steps` it ends before the deadline."""
-        self.deadline_s, self.u, self.now = deadline_s, u, now
+    def __init__(
+        self,
+        deadline_s: float,
+        *,
+        step_s: float,
+        u: float = 0.0,
+        most_steps: float = math.inf,
+        is_in_flight: Callable[[], bool] = lambda: False,
+        now: Callable[[], float] = now_s,
+    ) -> None:
+        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until there is a measured one; after `most_steps` it ends before the deadline.
+
+        `is_in_flight` tells whether the last step may still be computed on an accelerator.
+        """
+        self.deadline_s, self.u, self.now, self._is_in_flight = deadline_s, u, now, is_in_flight
         self._steps_left = most_steps
         self.reserve_s = 0.0
         self._planned_s = step_s
         self._last_steps = deque[float](maxlen=self.WINDOW)
         self._last_s = now()
         self._is_over = False
-        self.last_step_s, self.is_stall = 0.0, False  # of the last step
+        self._was_in_flight = False  # a step, when this one began
+        self.last_step_s, self.is_stall = 0.0, False  # of the last step that was measured
+        self.is_measured = False  # the last tick measured a step
 
     def start_step(self) -> None:
-        """Time from here on belongs to the next step; call it after anything that is no step."""
-        self._last_s = self.now()
+        """Time from here on belongs to the next step, or still to the one in flight; call it after anything that is no step."""
+        self._was_in_flight = self._is_in_flight()
+        if not self._was_in_flight:
+            self._last_s = self.now()
 
     def tick(self) -> None:
         """A step was made since `start_step` or the last tick."""
-        now = self.now()
-        self.last_step_s, self._last_s = now - self._last_s, now
-        self._last_steps.append(self.last_step_s)
-        self.is_stall = self.last_step_s > self._longest_s
+        now, is_in_flight = self.now(), self._is_in_flight()
+        self.is_measured, self._was_in_flight = self._was_in_flight or not is_in_flight, is_in_flight
+        if self.is_measured:
+            self.last_step_s, self._last_s = now - self._last_s, now
+            self._last_steps.append(self.last_step_s)
+            self.is_stall = self.last_step_s > self._longest_s
         self._steps_left -= 1
         steps = self.remaining_s / self.step_s
         self.u = min(1.0, self.u + (1 - self.u) / max(1.0, steps))
@@ -167,5 +186,6 @@ class DeadlineClock:
 
     @property
     def until_deadline_s(self) -> float:
-        """Time that is left, less what is reserved."""
-        return max(0.0, self.deadline_s - self.reserve_s - self.now())
+        """Time that is left, less what is reserved and what the step in flight takes."""
+        in_flight_s = self.slowest_s if self._is_in_flight() else 0.0
+        return max(0.0, self.deadline_s - self.reserve_s - in_flight_s - self.now())

@@ -99,15 +99,14 @@ class Training:
             corpora.validation, seq_len=self.plan.model.seq_len, num_tokens=plan.eval_tokens, bytes_per_token=corpora.validation_bytes_per_token
         )
         yield from self._begin()
-        self.clock = self._make_clock()
         self._readings = Readings(self.trainer.device)
+        self.clock = self._make_clock()
         self._saved_s = now_s()
         yield Started(self.step, self.plan.forecast.num_params, self.share_s - self.finish_s, self.num_resumes > 0)
         self._loop_start_s = now_s() - self.loop_s
         while not self.clock.is_over and not self.is_interrupted:
             yield from self._steps()
-        if reading := self._readings.flush():
-            self._take(reading)
+        self._land()
         self.trainer.synchronize()
         self.loop_s = now_s() - self._loop_start_s
         if self.is_interrupted:
@@ -140,7 +139,13 @@ class Training:
         if self.plan.train.clock == "steps":
             return StepClock(self.plan.train.num_steps, step=self.step)
         most_steps = self.plan.train.num_steps - self.step if self.plan.budget.unused_s else math.inf
-        return DeadlineClock(self.start_s + self.share_s - self.finish_s, step_s=self.plan.forecast.step_s, u=self._resumed_u, most_steps=most_steps)
+        return DeadlineClock(
+            self.start_s + self.share_s - self.finish_s,
+            step_s=self.plan.forecast.step_s,
+            u=self._resumed_u,
+            most_steps=most_steps,
+            is_in_flight=lambda: self._readings.is_in_flight,
+        )
 
     def _steps(self) -> Iterator[Event]:
         """Steps with one size of micro-batch, until the clock is over, somebody wants to stop, or memory runs out."""
@@ -202,13 +207,18 @@ class Training:
         if self.step % 16 == 1:  # asking the system costs as much as a small operation
             self.peak_memory_bytes = max(self.peak_memory_bytes, memory.used_bytes(self.trainer.device))
 
+    def _land(self) -> None:
+        """Wait for the step in flight, so that what follows is not charged with it."""
+        if reading := self._readings.flush():
+            self._take(reading)
+
     def _take(self, reading: Reading) -> None:
         self._watch.see(reading.loss, self.step)
         if math.isfinite(reading.loss):
             self.record.loss.append(reading.loss)
 
     def _between_steps(self) -> Iterator[Event]:
-        if isinstance(self.clock, DeadlineClock) and (reason := self._see_pace(self.clock)):
+        if isinstance(self.clock, DeadlineClock) and self.clock.is_measured and (reason := self._see_pace(self.clock)):
             yield Refit(self.step, reason, self.clock.expected_steps)
         if self._evaluations.is_due(self.clock.u):
             self._evaluations.num_past += 1
@@ -222,6 +232,7 @@ class Training:
             yield from self._checkpoint()
 
     def _evaluate(self) -> EvalDone | Warned:
+        self._land()
         started_s = now_s()
         try:
             val_bpb = self._validation.bits_per_byte(self.trainer)
@@ -244,6 +255,7 @@ class Training:
         return self._warn(f"an evaluation was left out for want of memory; the next one reads {self._validation.batch_size} windows at a time")
 
     def _checkpoint(self) -> Iterator[Event]:
+        self._land()
         started_s = now_s()
         progress = {
             "step": self.step,

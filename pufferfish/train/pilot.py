@@ -87,7 +87,7 @@ def _train(text: PilotText, model: ModelPlan, plan: TrainPlan, *, stop_s: float)
     windows, readings = Windows(text.train_N, model.seq_len, plan.data_seed), Readings(trainer.device)
     num_micro = trainer.sequences_per_step // plan.micro_batch
     trainer.dry_step([windows.batch(0, plan.micro_batch)] * num_micro)
-    clock, num_steps = DeadlineClock(stop_s, step_s=(stop_s - now_s()) / plan.num_steps), 0
+    clock, num_steps = DeadlineClock(stop_s, step_s=(stop_s - now_s()) / plan.num_steps, is_in_flight=lambda: readings.is_in_flight), 0
     with Prefetcher(windows, plan.micro_batch, 0) as batches:
         while not clock.is_over:
             loss, grad_norm = trainer.step((next(batches) for _ in range(num_micro)), lr_share=lr_share(clock.u, plan))

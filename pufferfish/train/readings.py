@@ -23,6 +23,11 @@ class Readings:
         self.is_asynchronous = device.type == "cuda"
         self._pending: tuple[int, torch.Tensor, torch.cuda.Event] | None = None
 
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether the last step is still being computed, for all that is known here."""
+        return self._pending is not None
+
     def exchange(self, step: int, loss: torch.Tensor, grad_norm: torch.Tensor) -> Reading | None:
         """Hand in the results of `step`; get those of this step (CPU) or of the one before (accelerator, waiting until it is finished)."""
         values = torch.stack((loss.detach(), grad_norm.detach().to(loss.dtype)))
