@@ -37,7 +37,7 @@ CORPORA = Corpora(tokens(5000), tokens(500, seed=1), 1.7)
 
 def training(work, *, share_s=60.0, recorded=None, should_stop=lambda: False, model=None, **changes):
     plan = whole_plan(model, train_plan(**changes))
-    return Training(plan, CORPORA, work, share_s=share_s, start_s=now_s(), finish_s=0.0, should_stop=should_stop, recorded=recorded)
+    return Training(plan, CORPORA, work, share_s=share_s, start_s=loop.now_s(), finish_s=0.0, should_stop=should_stop, recorded=recorded)
 
 
 @pytest.fixture
@@ -132,11 +132,13 @@ def test_what_was_done_is_recorded_step_by_step(tmp_path):
 # --- the deadline
 
 
-def test_a_run_against_the_clock_ends_with_its_time(tmp_path):
+def test_a_run_against_the_clock_ends_with_its_time(tmp_path, monkeypatch):
+    now = paced(monkeypatch, repeat(0.05))
     run = training(tmp_path, share_s=0.6, clock="deadline", num_steps=1)
     events = list(run.run())
     assert isinstance(events[-1], Finished)
-    assert len(of_kind(StepDone, events)) > 3
+    assert len(of_kind(StepDone, events)) == pytest.approx(11, abs=1)  # beside the dry step
+    assert now[0] - 1000.0 == pytest.approx(0.6, abs=0.05)
     us = [event.u for event in of_kind(StepDone, events)]
     assert us == sorted(us)
     assert run.record.u[0] == 0.0
@@ -156,7 +158,8 @@ def realised(run, path):
     return load_realised(path)
 
 
-def test_a_replay_of_a_timed_run_makes_the_same_weights_bit_for_bit(tmp_path):
+def test_a_replay_of_a_timed_run_makes_the_same_weights_bit_for_bit(tmp_path, monkeypatch):
+    paced(monkeypatch, repeat(0.05), step=Trainer.step)
     timed = training(tmp_path / "a", share_s=0.4, clock="deadline", dtype="bfloat16")
     list(timed.run())
     replayed = training(tmp_path / "b", clock="deadline", dtype="bfloat16", recorded=realised(timed, tmp_path / "schedule.jsonl"))
@@ -248,8 +251,13 @@ def test_a_small_text_ends_the_training_after_the_planned_steps_and_with_its_sch
     assert run.clock.u == 1.0
 
 
-def paced(monkeypatch, durations):
-    """A clock of our own, on which the dry step and the steps after it take these seconds, and do nothing else; its first second."""
+def still(trainer, batches, *, lr_share):
+    """A step that changes nothing."""
+    return torch.tensor(3.0), torch.tensor(1.0)
+
+
+def paced(monkeypatch, durations, *, step=still):
+    """A clock of our own, on which the dry step and the steps after it take these seconds; its first second."""
     now, durations = [1000.0], iter(durations)
 
     class Clock(DeadlineClock):
@@ -258,7 +266,7 @@ def paced(monkeypatch, durations):
 
     def timed(trainer, batches, *, lr_share):
         now[0] += next(durations)
-        return torch.tensor(3.0), torch.tensor(1.0)
+        return step(trainer, batches, lr_share=lr_share)
 
     monkeypatch.setattr(loop, "DeadlineClock", Clock)
     monkeypatch.setattr(loop, "now_s", lambda: now[0])
