@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from pufferfish.base.clock import now_s
-from pufferfish.base.errors import UserError
 from pufferfish.base.events import CheckpointSaved, EvalDone, Event, Finished, Refit, Shrunk, Started, StepDone, Warned
 from pufferfish.data.batches import Prefetcher, Windows
 from pufferfish.schema.plan import Plan
@@ -328,14 +327,8 @@ class Training:
         """Halve the micro-batch after an out-of-memory error; any other error goes on."""
         if not memory.is_out_of_memory(error):
             raise error
-        per_step, micro_batch = self.trainer.sequences_per_step, self.trainer.micro_batch
-        smaller = next((size for size in range(micro_batch // 2, 0, -1) if per_step % size == 0), 0)
-        if not smaller:
-            raise UserError(
-                "memory does not suffice for a single sequence",
-                saw=f"{memory.used_bytes(self.trainer.device) / 1e9:.1f} GB in use at step {self.step}",
-                fix="set hardware_probe.memory in params.yaml to what is really free, so that the plan fits",
-            ) from error
+        micro_batch = self.trainer.micro_batch
+        smaller = memory.smaller(micro_batch, self.trainer.sequences_per_step, device=self.trainer.device, step=self.step)
         self.trainer.drop_gradients()
         memory.free(error, self.trainer.device)
         self.trainer.micro_batch = smaller

@@ -7,6 +7,8 @@ import traceback
 import psutil
 import torch
 
+from pufferfish.base.errors import UserError
+
 
 def used_bytes(device: torch.device) -> int:
     """Memory of the device that this process holds: reserved on an accelerator, resident on the CPU."""
@@ -16,6 +18,18 @@ def used_bytes(device: torch.device) -> int:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a failed step failed for want of memory; the CPU allocator says so only in its message."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def smaller(micro_batch: int, per_step: int, *, device: torch.device, step: int) -> int:
+    """Sequences at a time, half as many or less, that divide those of a step. Raises UserError after a single one, with the step where that was."""
+    fits = next((size for size in range(micro_batch // 2, 0, -1) if per_step % size == 0), 0)
+    if not fits:
+        raise UserError(
+            "memory does not suffice for a single sequence",
+            saw=f"{used_bytes(device) / 1e9:.1f} GB in use at step {step}",
+            fix="set hardware_probe.memory in params.yaml to what is really free, so that the plan fits",
+        )
+    return fits
 
 
 def free(error: RuntimeError, device: torch.device) -> None:
