@@ -39,6 +39,7 @@ class Candidate:
     vocabulary: Vocabulary
     unique_bytes: float  # of the text
     wear: float = 1.0  # of the text, see `scaling.wear`
+    hardening: float = 0.0  # of the text, see `scaling.Text`
     measured: StepTime | None = None
     correction: float = 1.0  # of the predicted pace, learned from measurements of others
     learned: float = 1.0  # of the law's bits per byte against those of other shapes, from short trainings
@@ -61,14 +62,9 @@ class Candidate:
         steps_per_epoch = self.unique_bytes / (self.train.tokens_per_step * self.vocabulary.bytes_per_token)
         if self.fitting_steps <= steps_per_epoch:
             return self.fitting_steps
-        epochs = scaling.worthwhile_epochs(
-            self.fitting_steps / steps_per_epoch,
-            block_params=block_params(self.model, self.price),
-            num_params=self.price.num_params,
-            d_model=self.model.d_model,
-            unique_bytes=self.unique_bytes,
-            wear=self.wear,
-        )
+        rarity = self.model.vocab_size * self.vocabulary.bytes_per_token / self.unique_bytes
+        size = block_params(self.model, self.price), self.price.num_params, self.model.d_model
+        epochs = scaling.worthwhile_epochs(self.fitting_steps / steps_per_epoch, scaling.Reader(*size, self.unique_bytes, self.wear, rarity, self.hardening))
         return min(self.fitting_steps, max(FEWEST_STEPS, round(epochs * steps_per_epoch)))
 
     @property
@@ -262,7 +258,7 @@ def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: 
     if train is None:
         return None
     predicted_s = speed.step_seconds(situation.machine, price, model, train)
-    return Candidate(model, train, price, predicted_s, loop_s, vocabulary, situation.text.unique_bytes, situation.text.wear)
+    return Candidate(model, train, price, predicted_s, loop_s, vocabulary, situation.text.unique_bytes, situation.text.wear, situation.text.hardening)
 
 
 def fitted(situation: Situation, model: ModelPlan, price: Price, *, tokens_per_step: int, loop_s: float, is_compiled: bool) -> TrainPlan | None:

@@ -39,8 +39,9 @@ HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a
 HARDEST, FITTED_BYTES = 0.5, 3e7  # the logarithm of the difficulty, and bytes, up to which that was fitted: beyond, it stays as it is there
 COPIED_GAIN = 0.2  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
-LEARNED_BY_HEART, CROWDING = 0.067, 0.2  # what each further epoch costs a model with one parameter for each byte of the text, and how that grows with them
+LEARNED_BY_HEART, CROWDING = 0.037, 0.156  # what each further epoch costs a model with one parameter for each byte of the text, and how that grows with them
 ROOMY = 0.1  # parameters for each byte, below which that fades: there four readings cost no more than `effective_bytes` says (Muennighoff et al.)
+RARE = 150  # times that an entry of the vocabulary must be seen in one reading for that cost not to double: rare ones are learned by heart soonest
 REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
 PARAMS_PER_BYTE = 2.0  # of text: after four readings 3.6 were no better than 1.7, after six 4.6 were worse than 0.9 (docs/LOG.md)
 NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 0.75, 0.75, 2.5  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
@@ -83,12 +84,13 @@ def wear(slope: float) -> float:
     return float(min(WEAR[1], max(WEAR[0], slope / REFERENCE_SLOPE)))
 
 
-def repetition_cost(num_params: float, epochs: float, unique_bytes: float, wear: float = 1.0) -> float:
-    """Share of the bits per byte that reading a text again and again costs, beyond what `effective_bytes` says: it is learned by heart."""
+def repetition_cost(num_params: float, epochs: float, unique_bytes: float, wear: float = 1.0, *, rarity: float = 0.0) -> float:
+    """Share of the bits per byte that reading a text again and again costs, beyond what `effective_bytes` says: it is learned by heart. `rarity` is the size of
+    the vocabulary over the tokens of one reading."""
     further = max(0.0, epochs - 1)
     growth = NOISY_FACTOR * further**NOISY_GROWTH if epochs > NOISE_EPOCHS else further
     per_byte = num_params / unique_bytes
-    return float(LEARNED_BY_HEART * wear * growth * per_byte**CROWDING / (1 + (ROOMY / per_byte) ** 2))
+    return float(LEARNED_BY_HEART * (1 + RARE * rarity) * wear * growth * per_byte**CROWDING / (1 + (ROOMY / per_byte) ** 2))
 
 
 def most_params(unique_bytes: float) -> float:
@@ -134,10 +136,14 @@ class Text:
     copied_bytes: float = math.inf
     wear: float = 1.0  # see `wear`
 
+    @property
+    def hardening(self) -> float:
+        """With which power of the bytes read it becomes harder than the reference."""
+        return HARD_TO_THE_END * min(HARDEST, math.log(self.difficulty))
+
     def factor(self, num_bytes: float) -> float:
         """Bits per byte against those of the reference after so many bytes: hard texts stay hard, copies are found in the end."""
-        e_folds = math.log(min(num_bytes, FITTED_BYTES) / REFERENCE_BYTES)
-        to_the_end = math.exp(HARD_TO_THE_END * min(HARDEST, math.log(self.difficulty)) * e_folds)
+        to_the_end = (min(num_bytes, FITTED_BYTES) / REFERENCE_BYTES) ** self.hardening
         copies = math.exp(-COPIED_GAIN * self.copied * min(1.0, min(num_bytes, self.unique_bytes) / self.copied_bytes))
         return self.difficulty * to_the_end * copies * self.experience.correction
 
@@ -157,32 +163,48 @@ def val_bpb(
 ) -> float:
     """Forecast of validation bits per byte."""
     epochs = tokens * bytes_per_token / text.unique_bytes
-    learned = by_reading(epochs, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=text.unique_bytes, wear=text.wear)
+    reader = Reader(block_params, num_params, d_model, text.unique_bytes, text.wear, rarity=vocab_size * bytes_per_token / text.unique_bytes)
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
     lone_layer = 1 + LONE_LAYER if num_layers == 1 else 1.0
     costs = (1 + context_cost(seq_len, tokens)) * (1 + vocabulary_cost(vocab_size, tokens)) * batch * lone_layer
-    return float(text.factor(tokens * bytes_per_token) * learned * costs)
+    return float(text.factor(tokens * bytes_per_token) * by_reading(epochs, reader) * costs)
 
 
-def by_reading(epochs: float, *, block_params: float, num_params: float, d_model: int, unique_bytes: float, wear: float) -> float:
+@dataclass(frozen=True)
+class Reader:
+    """A model and the text that it reads, as far as the number of readings depends on them."""
+
+    block_params: float
+    num_params: float
+    d_model: int
+    unique_bytes: float
+    wear: float = 1.0
+    rarity: float = 0.0  # see `repetition_cost`
+    hardening: float = 0.0  # see `Text.hardening`; counts only where numbers of readings are compared
+
+
+def by_reading(epochs: float, reader: Reader) -> float:
     """What the law says of a model that reads a text so many times, with the best batch, context and vocabulary."""
-    data = effective_bytes(epochs * unique_bytes, unique_bytes) / 1e6
-    by_size, by_data = A * (block_params / 1e6) ** -ALPHA + NARROW * 128 / d_model, B * data**-BETA
+    data = effective_bytes(epochs * reader.unique_bytes, reader.unique_bytes) / 1e6
+    by_size, by_data = A * (reader.block_params / 1e6) ** -ALPHA + NARROW * 128 / reader.d_model, B * data**-BETA
     reducible = (by_size ** (1 / TOGETHER) + by_data ** (1 / TOGETHER)) ** TOGETHER
-    return float((IRREDUCIBLE + reducible) * (1 + repetition_cost(num_params, epochs, unique_bytes, wear)))
+    return float((IRREDUCIBLE + reducible) * (1 + repetition_cost(reader.num_params, epochs, reader.unique_bytes, reader.wear, rarity=reader.rarity)))
+
+
+def _compared(epochs: float, reader: Reader) -> float:
+    return by_reading(epochs, reader) * min(epochs, FITTED_BYTES / reader.unique_bytes) ** reader.hardening
 
 
 @cache
-def _by_epochs(block_params: float, num_params: float, d_model: int, unique_bytes: float, wear: float) -> tuple[float, ...]:
-    return tuple(by_reading(each, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=unique_bytes, wear=wear) for each in EPOCHS)
+def _by_epochs(reader: Reader) -> tuple[float, ...]:
+    return tuple(_compared(each, reader) for each in EPOCHS)
 
 
-def worthwhile_epochs(fitting: float, *, block_params: float, num_params: float, d_model: int, unique_bytes: float, wear: float) -> float:
+def worthwhile_epochs(fitting: float, reader: Reader) -> float:
     """How often a text is best read where there is time for `fitting` readings: that often, or less where more would do harm."""
-    known = zip(EPOCHS, _by_epochs(block_params, num_params, d_model, unique_bytes, wear), strict=True)
+    known = zip(EPOCHS, _by_epochs(reader), strict=True)
     most = min(fitting, EPOCHS[-1])
-    all_of_them = by_reading(most, block_params=block_params, num_params=num_params, d_model=d_model, unique_bytes=unique_bytes, wear=wear)
-    return min([(most, all_of_them), *((epochs, bpb) for epochs, bpb in known if epochs < most)], key=itemgetter(1))[0]
+    return min([(most, _compared(most, reader)), *((epochs, bpb) for epochs, bpb in known if epochs < most)], key=itemgetter(1))[0]
 
 
 def interval(forecast: float, spread: float) -> tuple[float, float]:
