@@ -18,7 +18,7 @@ EXPORT_STARTS, EXPORT_S = 2.0, 1.0
 RESERVE_MARGIN = 1.25  # on evaluation and export, which nobody can shorten when they turn out slow
 PAUSE_S = 0.45  # DVC between two stages
 NUM_PAUSES = 5
-EVALUATED_PER_TRAINED = 2.7  # a forward pass costs a third of a step, and nothing is optimized, but a simple model is counted beside it and samples are written
+EVALUATED_PER_TRAINED = 3.0  # a forward pass costs a third of a step, and nothing is optimized, but a simple model is counted beside it and samples are written
 MIN_TRAIN_SHARE = 0.1  # of the budget: with less left for training, the budget is refused
 PLANNING_SHARES = ((120.0, 0.08), (float("inf"), 0.05))  # up to so many seconds of budget, so much of it for planning
 
