@@ -17,10 +17,10 @@ from pufferfish.schema.params import BudgetParams, Params, TrainParams
 from pufferfish.schema.plan import BudgetPlan, DataPlan, ModelPlan, TrainPlan
 
 VALIDATION_SHARE, MAX_VALIDATION_BYTES = 0.05, 1_000_000
-TOKENIZER_BYTES = 3_000_000  # a guess: what a larger sample would gain was not measured
+TOKENIZER_BYTES = 3_000_000  # a guess: after 36 s one from 3 MB was no better than one from 1 MB (docs/LOG.md), more was not tried
 TOKENIZER_SHARE = 0.01  # of the budget, for training the tokenizer
 ENCODE_UNIT = 1_000_000  # bytes
-ENCODED_SHARE = 0.08  # of the budget, at most, for encoding text: what is not encoded by then is left out, and the rest read again
+ENCODING_SHARE = 0.08  # of the budget, at most, for encoding text: what is not encoded by then is left out, and the rest read again
 ENCODED_BYTES_PER_S = {"cpu": 200_000, "cuda": math.inf}  # of the budget: no training on a CPU reads more
 PREPARE_START_S = 0.5
 WRITE_S = 0.2  # the end of planning, after the last look at the time
@@ -55,7 +55,7 @@ class Case:
     def text(self) -> Text:
         """What can be learned from: all of it, or, where the clock rules, a power of two that can be encoded within its share of the budget."""
         encode_s_per_mb = max(vocabulary.encode_s_per_mb for vocabulary in self.vocabularies)
-        units = ENCODED_SHARE * self.total_s / encode_s_per_mb * 1e6 / ENCODE_UNIT
+        units = ENCODING_SHARE * self.total_s / encode_s_per_mb * 1e6 / ENCODE_UNIT
         encodable = ENCODE_UNIT * 2 ** math.floor(math.log2(max(1.0, units)))
         if not self.is_timed or self.all_text.unique_bytes <= encodable:
             return self.all_text

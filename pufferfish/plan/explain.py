@@ -5,7 +5,7 @@ from __future__ import annotations
 from pufferfish.base.units import format_bytes, format_count, format_duration
 from pufferfish.plan import recipe
 from pufferfish.plan.candidate import Candidate
-from pufferfish.plan.case import ENCODED_SHARE, Case, Selection
+from pufferfish.plan.case import ENCODING_SHARE, Case, Selection
 from pufferfish.plan.choose import NEAR
 from pufferfish.plan.scaling import Text
 from pufferfish.schema import plan as schema
@@ -38,7 +38,7 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
         rows.append(f"the text is read {epochs:.1f} times; more text would help")
     if epochs > 1 and case.text is not case.all_text and selection.train_bytes < case.all_text.unique_bytes:
         share = f"{format_bytes(case.text.unique_bytes)} of the text's {format_bytes(case.all_text.unique_bytes)}"
-        rows.append(f"{share} are used: to encode more would take more than {ENCODED_SHARE:.0%} of the budget")
+        rows.append(f"{share} are used: to encode more would take more than {ENCODING_SHARE:.0%} of the budget")
     if best.unused_s:
         rows.append(f"{format_duration(best.unused_s)} of the budget are left unused: to read the text more often would do more harm than good")
     if case.params.train.input_noise == "auto" and (noise := recipe.usual_noise(epochs)):
