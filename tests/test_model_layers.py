@@ -167,7 +167,7 @@ def loss_inputs(dtype, num_tokens=53, width=12, vocab_size=61):
 def in_chunks(request, monkeypatch):
     """Let only so many tokens' logits be held at a time; 53 are a multiple of none."""
     monkeypatch.setattr(loss_module, "CHUNK_BYTES", 4 * 61 * request.param)
-    assert chunk_tokens(53, 61) == request.param
+    assert chunk_tokens(53, 61, "cpu") == request.param
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-3), (torch.float16, 3e-4)])
@@ -206,6 +206,33 @@ def test_a_scale_beyond_float16_does_not_overflow_the_gradients_in_chunks(monkey
     hidden, weight, targets = loss_inputs(torch.float16)
     (mean_cross_entropy(hidden * 0.01, weight * 0.01, targets) * 2.0**17).backward()
     assert torch.isfinite(hidden.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("margin", [4.0, 7.0, 10.0])
+def test_a_nearly_certain_target_keeps_its_small_loss_and_gradient(dtype, margin):
+    """In half precision its probability rounds to 1; the 60 others have e^-margin each, against the target's one."""
+    hidden, weight = torch.tensor([[margin]], dtype=dtype).requires_grad_(), torch.zeros(61, 1, dtype=dtype)
+    weight[17] = 1.0
+    weight.requires_grad_()
+    loss = mean_cross_entropy(hidden, weight, torch.tensor([17]))
+    loss.backward()
+    others = 60 * math.exp(-margin) / (1 + 60 * math.exp(-margin))
+    assert loss.item() == pytest.approx(-math.log1p(-others), rel=0.01)
+    assert hidden.grad.item() == pytest.approx(-others, rel=0.01)
+    assert weight.grad.sum().item() == pytest.approx(0.0, abs=0.01 * margin * others)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_nearly_impossible_target_has_a_finite_loss(dtype):
+    hidden, weight = torch.tensor([[30.0]], dtype=dtype), torch.zeros(61, 1, dtype=dtype)
+    weight[17] = 1.0
+    assert mean_cross_entropy(hidden, weight, torch.tensor([5])).item() == pytest.approx(30.0, rel=1e-3)
+
+
+def test_only_processors_are_given_chunks_that_fit_a_cache():
+    assert chunk_tokens(4096, 2048, "cpu") == loss_module.CACHED_TOKENS < chunk_tokens(4096, 2048, "cuda") == 4096
+    assert chunk_tokens(2**20, 50_000, "cuda") == loss_module.CHUNK_BYTES // 200_000
 
 
 def test_losses_of_tokens_average_to_the_loss(in_chunks):

@@ -1,6 +1,7 @@
 """The prices that the planner sees are those of the built modules."""
 
 import itertools
+from dataclasses import fields
 
 import pytest
 import torch
@@ -86,11 +87,11 @@ def test_activations_are_those_that_are_kept():
         # Weights that are joined for one product are kept once, whatever the batch: they are no activations.
         width, kv_width = plan.num_heads * plan.head_dim, plan.num_kv_heads * plan.head_dim
         joined = plan.num_layers * plan.d_model * (width + 2 * kv_width + 2 * plan.d_ff) * element_bytes
-        head = plan.vocab_size * plan.d_model * element_bytes if plan.is_tied and dtype != "float32" else 0
+        copied = element_bytes if plan.is_tied and dtype != "float32" else 0
+        head = plan.vocab_size * plan.d_model * (4 + copied)  # its gradient is there after the forward pass
         kept = (kept_bytes(model, text) - joined - head) / (BATCH * plan.seq_len)
         price = decoder_price(plan, attention=attention)
-        gradients = 2 * 4 * plan.vocab_size  # of the logits; they arise in the backward pass
-        priced = price.activation_elements_per_token * element_bytes + price.float32_elements_per_token * 4 - gradients
+        priced = price.activation_elements_per_token * element_bytes + price.float32_elements_per_token * 4
         assert priced == pytest.approx(kept, rel=0.05), (shape, attention, dtype)
 
 
@@ -109,7 +110,12 @@ def test_the_price_of_a_table_is_what_it_adds_to_parameters_and_activations(look
     assert [after - before for before, after in zip(*priced, strict=True)] == pytest.approx([after - before for before, after in zip(*counted, strict=True)])
 
 
+def test_the_activations_of_a_block_are_what_one_more_layer_keeps():
+    price, deeper = (decoder_price(model_plan(num_layers=num_layers), attention="explicit") for num_layers in (3, 4))
+    assert price.block_elements_per_token == deeper.block_elements_per_token == deeper.activation_elements_per_token - price.activation_elements_per_token
+
+
 def test_prices_add_up_and_multiply_in_every_part():
-    price = Price(num_params=2, matmul_params=3, flops_per_token=5.0, activation_elements_per_token=7.0, float32_elements_per_token=11.0, num_operations=13)
+    price = Price(*(2.0 * (number + 1) for number in range(len(fields(Price)))))
     assert price + price == price * 2
     assert vars(price * 3) == {name: 3 * value for name, value in vars(price).items()}

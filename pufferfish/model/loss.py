@@ -1,4 +1,4 @@
-"""Cross-entropy of a vocabulary head, without holding the logits of more tokens than needed.
+"""Cross-entropy of a vocabulary head, a chunk of tokens at a time: the logits of all of them are never held, and on a CPU a chunk stays in its cache.
 
 Shapes: M tokens, D width, V vocabulary.
 """
@@ -8,18 +8,24 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-CHUNK_BYTES = 1 << 28  # logits held at a time: small models keep the plain product, large vocabularies stay within memory
+CHUNK_BYTES = 1 << 28  # logits in float32 that are held at a time
+CACHED_TOKENS = 512  # of a chunk on a CPU: a quarter faster than all tokens at once, and than 256 with a large vocabulary (docs/LOG.md)
 
 
-def chunk_tokens(num_tokens: int, vocab_size: int) -> int:
-    """Tokens whose float32 logits are held at a time."""
-    return max(1, min(num_tokens, CHUNK_BYTES // (4 * vocab_size)))
+def chunk_tokens(num_tokens: int, vocab_size: int, device: str) -> int:
+    """Tokens whose logits are held at a time. The compiler would copy the work of each chunk into one long program: there only memory counts."""
+    is_cached = device == "cpu" and not torch.compiler.is_compiling()
+    return max(1, min(num_tokens, CHUNK_BYTES // (4 * vocab_size), CACHED_TOKENS if is_cached else num_tokens))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Losses of all tokens, one chunk of logits at a time, with gradients computed on the way: (softmax - onehot) is formed while the logits
-    are at hand, so that the backward pass needs no logits. Sums are float32 whatever the compute dtype (a bfloat16 sum is off by several per cent), and
-    gradients are kept without the factor 1 / tokens, which would drown small ones in float16 before its loss scale lifts them.
+    """The mean loss, with gradients computed on the way: (softmax - onehot) is formed while a chunk's probabilities are at hand, so that the backward pass
+    needs no logits.
+
+    Probabilities are rounded to the dtype of the model, but for float16, in which rare ones would vanish. For a target that is nearly certain, which rounds
+    to 1, they are taken from what is left for all others, so that small losses and their gradients keep their precision. Sums are float32 whatever the dtype (a
+    bfloat16 sum is off by several per cent), and gradients are kept without the factor 1 / tokens, which would drown small ones in float16 before its loss
+    scale lifts them.
     """
 
     @staticmethod
@@ -27,16 +33,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden_MD.device)
         grad_hidden_MD = torch.empty_like(hidden_MD)
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+        wide = torch.float32 if hidden_MD.dtype == torch.float16 else None
         for start in range(0, len(targets_M), chunk):
-            hidden, targets = hidden_MD[start : start + chunk], targets_M[start : start + chunk]
-            logits = (hidden @ weight_VD.t()).float()
-            log_normalizer = logits.logsumexp(-1, keepdim=True)
-            total += (log_normalizer - logits.gather(1, targets[:, None])).sum()
-            gradient = logits.sub_(log_normalizer).exp_()
-            gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), -1.0))
-            gradient = gradient.to(hidden.dtype)
-            grad_hidden_MD[start : start + chunk] = gradient @ weight_VD
-            grad_weight_VD += gradient.t() @ hidden
+            hidden_CD, targets_C1 = hidden_MD[start : start + chunk], targets_M[start : start + chunk, None]
+            probability_CV = torch.softmax(hidden_CD @ weight_VD.t(), dim=-1, dtype=wide)
+            target_C1 = probability_CV.gather(1, targets_C1)
+            others_C1 = probability_CV.scatter_(1, targets_C1, 0.0).sum(-1, keepdim=True)
+            total -= torch.where(target_C1 > 0.5, torch.log1p(-others_C1.float()), torch.log(target_C1.float())).sum()
+            gradient_CV = probability_CV.scatter_(1, targets_C1, -others_C1).to(hidden_MD.dtype)
+            torch.mm(gradient_CV, weight_VD, out=grad_hidden_MD[start : start + chunk])
+            grad_weight_VD += gradient_CV.t() @ hidden_CD
         ctx.save_for_backward(grad_hidden_MD, grad_weight_VD)
         ctx.weight_dtype = weight_VD.dtype
         return total / len(targets_M)
@@ -50,16 +56,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 def mean_cross_entropy(hidden_MD: torch.Tensor, weight_VD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
     """Mean loss in nats per token, float32 scalar, differentiable."""
-    chunk = chunk_tokens(len(targets_M), len(weight_VD))
-    if chunk >= len(targets_M):
-        return F.cross_entropy((hidden_MD @ weight_VD.t()).float(), targets_M)
+    chunk = chunk_tokens(len(targets_M), len(weight_VD), hidden_MD.device.type)
     return _ChunkedCrossEntropy.apply(hidden_MD, weight_VD, targets_M, chunk)
 
 
 @torch.no_grad()
 def token_cross_entropy(hidden_MD: torch.Tensor, weight_VD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
     """Loss of each token in nats, (M,) float32, for evaluation."""
-    chunk = chunk_tokens(len(targets_M), len(weight_VD))
+    chunk = chunk_tokens(len(targets_M), len(weight_VD), hidden_MD.device.type)
     parts = [
         F.cross_entropy((hidden_MD[start : start + chunk] @ weight_VD.t()).float(), targets_M[start : start + chunk], reduction="none")
         for start in range(0, len(targets_M), chunk)

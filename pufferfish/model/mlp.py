@@ -13,6 +13,27 @@ from pufferfish.model.linear import Linear
 from pufferfish.schema.plan import ModelPlan
 
 
+class _GatedSiLU(torch.autograd.Function):
+    """silu(gate) * up of a joint product; the gradients of both are written where they belong in its gradient, which autograd would have to join."""
+
+    @staticmethod
+    def forward(ctx, joint_BTF: torch.Tensor) -> torch.Tensor:
+        gate_BTF, up_BTF = joint_BTF.chunk(2, dim=-1)
+        activated_BTF = F.silu(gate_BTF)
+        ctx.save_for_backward(joint_BTF, activated_BTF)
+        return activated_BTF * up_BTF
+
+    @staticmethod
+    def backward(ctx, gradient_BTF: torch.Tensor) -> torch.Tensor:
+        joint_BTF, activated_BTF = ctx.saved_tensors
+        gate_BTF, up_BTF = joint_BTF.chunk(2, dim=-1)
+        joint_gradient_BTF = torch.empty_like(joint_BTF)
+        to_gate_BTF, to_up_BTF = joint_gradient_BTF.chunk(2, dim=-1)
+        torch.mul(gradient_BTF, activated_BTF, out=to_up_BTF)
+        torch.ops.aten.silu_backward.grad_input(gradient_BTF * up_BTF, gate_BTF, grad_input=to_gate_BTF)
+        return joint_gradient_BTF
+
+
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)); gate and up are computed in one product."""
 
@@ -24,5 +45,5 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """(B, T, D) in, (B, T, D) out."""
-        gate_BTF, up_BTF = F.linear(x_BTD, torch.cat((self.gate_proj.weight, self.up_proj.weight))).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate_BTF) * up_BTF)
+        joint_BTF = F.linear(x_BTD, torch.cat((self.gate_proj.weight, self.up_proj.weight)))
+        return self.down_proj(_GatedSiLU.apply(joint_BTF))

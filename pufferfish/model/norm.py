@@ -23,7 +23,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient_D: torch.Tensor) -> tuple[torch.Tensor, None]:
         y_D, scale = ctx.saved_tensors
-        return (gradient_D - y_D * (gradient_D * y_D).mean(-1, keepdim=True)) * scale, None
+        return torch.addcmul(gradient_D, y_D, (gradient_D * y_D).mean(-1, keepdim=True), value=-1).mul_(scale), None
 
 
 def normalize(x_D: torch.Tensor, eps: float) -> torch.Tensor:

@@ -5,7 +5,7 @@ The prices stand beside the goods, in a file without torch; a test builds every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pufferfish.schema.plan import ModelPlan
 
@@ -17,14 +17,16 @@ class Price:
     """Cost of one layer or of a whole model. Prices of layers add up.
 
     FLOPs are those of matrix products in forward and backward together (6 per parameter and token, 2 + 4), as everyone counts them.
-    Activations are what is held where memory peaks, at the start of the backward pass: what the eager forward pass keeps, and the gradients of the head.
+    Activations are what is held where memory peaks, at the start of the backward pass: what the eager forward pass keeps.
     """
 
     num_params: int = 0  # trained
     matmul_params: int = 0  # that every token is multiplied with
     flops_per_token: float = 0.0
     activation_elements_per_token: float = 0.0  # in the compute dtype
+    block_elements_per_token: float = 0.0  # of the activations, those of one block
     float32_elements_per_token: float = 0.0  # that stay in float32 whatever the compute dtype
+    logits_per_token: int = 0  # of the head, which are held for a chunk of tokens at a time
     num_operations: int = 0  # eager kernel launches, forward and backward
 
     def __add__(self, other: Price) -> Price:
@@ -39,7 +41,8 @@ def decoder_price(plan: ModelPlan, *, attention: str) -> Price:
     embedding = Price(num_params=plan.vocab_size * plan.d_model, num_operations=6) + lookup_price(plan, attention=attention)
     block = attention_price(plan, attention=attention) + mlp_price(plan) + norm_price(plan.d_model) * 2
     block = block + Price(num_operations=4)
-    return embedding + block * plan.num_layers + norm_price(plan.d_model) + head_price(plan.d_model, plan.vocab_size, is_tied=plan.is_tied)
+    price = embedding + block * plan.num_layers + norm_price(plan.d_model) + head_price(plan.d_model, plan.vocab_size, is_tied=plan.is_tied)
+    return replace(price, block_elements_per_token=block.activation_elements_per_token)
 
 
 def lookup_price(plan: ModelPlan, *, attention: str) -> Price:
@@ -103,12 +106,13 @@ def value_embedding_price(plan: ModelPlan, *, attention: str) -> Price:
 
 
 def head_price(d_model: int, vocab_size: int, *, is_tied: bool) -> Price:
-    """The vocabulary head and its loss: kept are log-probabilities; two gradients of them join these before anything else is let go."""
+    """The vocabulary head and its loss, which keep the gradient of the hidden states from the forward pass on."""
     matrix = d_model * vocab_size
     return Price(
         num_params=0 if is_tied else matrix,
         matmul_params=matrix,
         flops_per_token=6 * matrix,
-        float32_elements_per_token=3 * vocab_size,
-        num_operations=12,
+        activation_elements_per_token=d_model,
+        logits_per_token=vocab_size,
+        num_operations=18,
     )

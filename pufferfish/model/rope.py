@@ -30,8 +30,12 @@ class _Rotate(torch.autograd.Function):
 
 
 def _rotate(x_BTNH: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    first, second = x_BTNH.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    """first cos - second sin, second cos + first sin: one pass over all, and one over each half, in place."""
+    rotated_BTNH = x_BTNH * torch.cat((cos, cos), dim=-1)
+    (first, second), (to_first, to_second) = x_BTNH.chunk(2, dim=-1), rotated_BTNH.chunk(2, dim=-1)
+    to_first.addcmul_(second, sin, value=-1)
+    to_second.addcmul_(first, sin)
+    return rotated_BTNH
 
 
 def rotate(x_BTNH: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pufferfish.plan.prices import Price
@@ -12,27 +13,26 @@ from pufferfish.schema.plan import TrainPlan
 PROCESS_BYTES = {"cpu": 315_000_000, "cuda": 600_000_000}
 USABLE_SHARE = 0.85  # of the memory that is there
 
-# At most, since the head is computed in chunks (model/loss.py). Real steps of 8,192 and 16,384 tokens with a vocabulary of 8,192 both held about so much.
-LOGITS_BYTES = 3 * 2**28
+# The head is computed for so many tokens at a time (model/loss.py): logits and their probabilities are held.
+CHUNK_BYTES, CACHED_TOKENS = 2**28, 512
+LOGIT_BYTES = {"float32": 8, "bfloat16": 4, "float16": 6}  # of both
 STATE_BYTES = {"adamw": 8, "muon": 4}  # two moments; one momentum (embedding and head, which have two, are counted apart)
-RECOMPUTED = 0.3  # of the activations that remain where they are recomputed: one block at a time and the borders between blocks
+RECOMPUTED = 0.25  # of the activations that remain where they are recomputed, besides those of the block that is at hand
 
 
 @dataclass(frozen=True)
 class WorkSpace:
     """What is held beyond the terms, as shares of them: short-lived tensors, and memory that was freed and cannot be taken again."""
 
-    states: float  # of all that grows with the parameters
+    states: float  # of all that grows with the parameters: joined weights of each layer, directions of the optimizer
     activations: float
+    block: float  # of the activations of one, whose gradients are at hand
     logits: float
-    chunks: float  # of the logits, where they are computed in chunks
 
 
-# CPU: glibc takes an aligned block from a hole only if that is 96 bytes larger, so a freed block is not used again for the same size while its neighbours are
-# held. Three blocks of logits are held at once, and about 5.4 stay reserved: mostly 4.4 to 6.5, up to 8 in 39 trainings, and one more or less from run to run
-# of the same one, since small objects decide which holes grow together. With GLIBC_TUNABLES=glibc.malloc.tcache_count=0 they do, and it is always 3.5.
-# States: joined weights of each layer, and directions of the optimizer. GPUs: one guess for all.
-WORKSPACE = {"cpu": WorkSpace(states=0.2, activations=0.15, logits=0.8, chunks=0.15), "cuda": WorkSpace(0.08, 0.08, 0.08, 0.08)}
+# CPU: fitted to 24 trainings, 4.6 % root mean square (docs/LOG.md). glibc takes an aligned block from a hole only if that is 96 bytes larger, so freed blocks
+# lie idle beside held ones, up to a fifth more from run to run of the same training. GPUs: guesses.
+WORKSPACE = {"cpu": WorkSpace(states=0.7, activations=0.05, block=1.15, logits=0.15), "cuda": WorkSpace(states=0.08, activations=0.08, block=1.0, logits=0.08)}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
-    logits: int  # of the head, with their gradients
+    logits: int  # of the head, for a chunk of tokens
     workspace: int
 
     @property
@@ -58,26 +58,23 @@ class Memory:
 def memory_of(price: Price, train: TrainPlan, *, seq_len: int, embedding_params: int) -> Memory:
     """Peak of one training step. `embedding_params` are those that AdamW keeps under every optimizer: all but matrices of blocks."""
     states, share = _states(price, train, embedding_params), WORKSPACE[train.device]
-    logits = train.micro_batch * _logits_bytes(price, seq_len)
-    terms = states | {
-        "activations": round(train.micro_batch * _kept_bytes(price, train, seq_len)),
-        "logits": round(min(LOGITS_BYTES, logits)),
-    }
-    of_logits = share.chunks if logits > LOGITS_BYTES else share.logits
-    workspace = share.states * sum(states.values()) + share.activations * terms["activations"] + of_logits * terms["logits"]
-    return Memory(process=PROCESS_BYTES[train.device], workspace=round(workspace), **terms)
+    num_tokens = train.micro_batch * seq_len
+    activations, block = num_tokens * _kept_bytes(price, train), num_tokens * _block_bytes(price, train)
+    logits = _head_tokens(price, train, num_tokens) * _logits_bytes(price, train)
+    workspace = share.states * sum(states.values()) + share.activations * activations + share.block * block + share.logits * logits
+    return Memory(process=PROCESS_BYTES[train.device], workspace=round(workspace), activations=round(activations), logits=round(logits), **states)
 
 
 def largest_micro_batch(price: Price, train: TrainPlan, *, seq_len: int, embedding_params: int, limit_bytes: float) -> int:
-    """How many sequences fit, so that every smaller number fits, too; 0 where not even one does."""
-    share, logits = WORKSPACE[train.device], _logits_bytes(price, seq_len)
-    kept = (1 + share.activations) * _kept_bytes(price, train, seq_len)
-    of_logits = 1 + (share.chunks if logits > LOGITS_BYTES else share.logits)
+    """How many sequences fit; 0 where not even one does."""
+    share = WORKSPACE[train.device]
+    logits_bytes = (1 + share.logits) * _logits_bytes(price, train)
+    kept = (1 + share.activations) * _kept_bytes(price, train) + share.block * _block_bytes(price, train)
     left_bytes = limit_bytes - PROCESS_BYTES[train.device] - (1 + share.states) * sum(_states(price, train, embedding_params).values())
-    sequences = left_bytes / (kept + of_logits * logits)
-    if sequences * logits > LOGITS_BYTES:  # in chunks the head takes no more than just before
-        sequences = (left_bytes - of_logits * LOGITS_BYTES) / kept
-    return max(0, int(sequences))
+    num_tokens, most_tokens = left_bytes / (kept + logits_bytes), _head_tokens(price, train, math.inf)
+    if num_tokens > most_tokens:  # the head takes no more than for those
+        num_tokens = (left_bytes - most_tokens * logits_bytes) / kept
+    return max(0, int(num_tokens / seq_len))
 
 
 def _states(price: Price, train: TrainPlan, embedding_params: int) -> dict[str, int]:
@@ -92,12 +89,27 @@ def _states(price: Price, train: TrainPlan, embedding_params: int) -> dict[str, 
     }
 
 
-def _kept_bytes(price: Price, train: TrainPlan, seq_len: int) -> float:
-    """Activations of one sequence."""
-    element_bytes = 4 if train.dtype == "float32" else 2
-    return seq_len * price.activation_elements_per_token * element_bytes * (RECOMPUTED if train.is_checkpointed else 1.0)
+def _kept_bytes(price: Price, train: TrainPlan) -> float:
+    """Activations of one token."""
+    kept = price.activation_elements_per_token * _element_bytes(train) + price.float32_elements_per_token * 4
+    return RECOMPUTED * kept + _block_bytes(price, train) if train.is_checkpointed else kept
 
 
-def _logits_bytes(price: Price, seq_len: int) -> float:
-    """Three blocks of logits for one sequence: log-probabilities and two gradients of them."""
-    return seq_len * 4 * price.float32_elements_per_token
+def _block_bytes(price: Price, train: TrainPlan) -> float:
+    """Activations of one token in one block."""
+    return price.block_elements_per_token * _element_bytes(train)
+
+
+def _logits_bytes(price: Price, train: TrainPlan) -> int:
+    """Of one token."""
+    return LOGIT_BYTES[train.dtype] * price.logits_per_token
+
+
+def _head_tokens(price: Price, train: TrainPlan, num_tokens: float) -> float:
+    """Tokens whose logits are held at a time."""
+    is_cached = train.device == "cpu" and not train.is_compiled
+    return min(num_tokens, CHUNK_BYTES // (4 * price.logits_per_token), CACHED_TOKENS if is_cached else math.inf)
+
+
+def _element_bytes(train: TrainPlan) -> int:
+    return 4 if train.dtype == "float32" else 2

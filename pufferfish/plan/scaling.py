@@ -145,7 +145,7 @@ class Text:
         """Bits per byte against those of the reference after so many bytes: hard texts stay hard, copies are found in the end."""
         to_the_end = (min(num_bytes, FITTED_BYTES) / REFERENCE_BYTES) ** self.hardening
         copies = math.exp(-COPIED_GAIN * self.copied * min(1.0, min(num_bytes, self.unique_bytes) / self.copied_bytes))
-        return self.difficulty * to_the_end * copies * self.experience.correction
+        return float(self.difficulty * to_the_end * copies * self.experience.correction)
 
 
 def val_bpb(
@@ -192,7 +192,7 @@ def by_reading(epochs: float, reader: Reader) -> float:
 
 
 def _compared(epochs: float, reader: Reader) -> float:
-    return by_reading(epochs, reader) * min(epochs, FITTED_BYTES / reader.unique_bytes) ** reader.hardening
+    return float(by_reading(epochs, reader) * min(epochs, FITTED_BYTES / reader.unique_bytes) ** reader.hardening)
 
 
 @cache

@@ -9,9 +9,11 @@ from pufferfish.plan.prices import Price
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 
-# Real steps over what their parts would take alone, eager: fitted to nine shapes on two cores, all within 20 % (docs/LOG.md); guesses for GPUs.
-PRODUCTS = {"cpu": 1.5, "cuda": 1.0}  # over matrix products at their measured speed
-MOVED = {"cpu": 10.0, "cuda": 2.0}  # over the kept activations at the streamed bandwidth
+# Real steps over what their parts would take alone, eager: fitted to twelve shapes on two cores (docs/LOG.md); guesses for GPUs.
+PRODUCTS = {"cpu": 1.25, "cuda": 1.0}  # over matrix products at their measured speed
+MOVED = {"cpu": 13.0, "cuda": 2.0}  # over the kept activations at the streamed bandwidth
+LOGITS = 1.5  # over what moving an activation takes, for a logit
+LAUNCHES = {"cpu": 18.0, "cuda": 1.0}  # over the launch of a single small operation: on CPUs it comes without Python and autograd
 COMPILED_SHARE = 0.45  # of the passes and launches that remain when the compiler fuses them; a guess
 MUON_POLYNOMIALS = 5
 ADAM_BYTES = 32  # per parameter, read and written
@@ -52,9 +54,10 @@ def step_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainP
     products_s = PRODUCTS[train.device] * (blocks + 6 * head * tokens / machine.gemm_flops_per_s(train.dtype, tokens, model.d_model, model.vocab_size))
     element_bytes = 4 if train.dtype == "float32" else 2
     share = COMPILED_SHARE if train.is_compiled else 1.0
-    moved = (price.activation_elements_per_token * element_bytes + 4 * price.float32_elements_per_token) * tokens
+    elements = price.activation_elements_per_token + LOGITS * price.logits_per_token
+    moved = (elements * element_bytes + 4 * price.float32_elements_per_token) * tokens
     moved_s = share * MOVED[train.device] * moved / machine.measured.bandwidth_bytes_per_s
-    launch_s = share * price.num_operations * machine.measured.launch_s
+    launch_s = share * LAUNCHES[train.device] * price.num_operations * machine.measured.launch_s
     checkpointing = 4 / 3 if train.is_checkpointed else 1.0
     return num_micro * checkpointing * (products_s + moved_s + launch_s) + optimizer_seconds(machine, price, model, train)
 

@@ -64,18 +64,22 @@ class Muon:
         momenta = [self._momentum[name] for name in names]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         directions = dict(zip(names, torch._foreach_lerp(gradients, momenta, MOMENTUM), strict=True))  # Nesterov
+        updates = {}
         for same in self._shapes.values():
             stack = torch.stack([_flat(directions[name]) for name in same])
-            updates = orthogonalize(stack.to(self.dtype)).to(torch.float32)
-            for name, update in zip(same, updates, strict=True):
-                matrix = self.weights[name]
-                self._apply(matrix, update if _flat(matrix) is matrix else update.mT, self._plan.matrix_lr * lr_share)
+            updates |= zip(same, orthogonalize(stack.to(self.dtype)).to(torch.float32), strict=True)
+        self._apply([updates[name] if _flat(self.weights[name]) is self.weights[name] else updates[name].mT for name in names], lr_share)
 
-    def _apply(self, matrix: torch.Tensor, update: torch.Tensor, lr: float) -> None:
-        rows, columns = matrix.shape
+    def _apply(self, updates: list[torch.Tensor], lr_share: float) -> None:
+        """In few operations for all matrices together: most of them are small."""
+        matrices, lr = list(self.weights.values()), self._plan.matrix_lr * lr_share
         if self._plan.weight_decay:
-            matrix.addcmul_(matrix, (update * matrix > 0).to(matrix.dtype), value=-lr * self._plan.weight_decay)
-        matrix.add_(update, alpha=-lr * max(1.0, rows / columns) ** 0.5)
+            agrees = torch._foreach_mul(updates, matrices)
+            torch._foreach_sign_(agrees)
+            torch._foreach_clamp_min_(agrees, 0.0)
+            torch._foreach_addcmul_(matrices, matrices, agrees, value=-lr * self._plan.weight_decay)
+        torch._foreach_mul_(updates, [max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5 for matrix in matrices])
+        torch._foreach_add_(matrices, updates, alpha=-lr)
 
     def state(self) -> dict[str, torch.Tensor]:
         """The momenta."""
