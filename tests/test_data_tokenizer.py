@@ -1,5 +1,6 @@
 """Byte-level BPE: lossless, of the planned size, and the same for everyone who loads it."""
 
+import json
 import random
 
 import pytest
@@ -122,3 +123,10 @@ def test_a_foreign_tokenizer_file_is_refused(tmp_path, content):
         load_tokenizer(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match="cannot be read"):
         load_tokenizer(tmp_path / "absent.json")
+
+
+def test_a_tokenizer_file_that_breaks_off_behind_its_separator_is_refused(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": {SEPARATOR: SEPARATOR_ID}, "merges": 3}}))
+    with pytest.raises(UserError, match="cannot be read") as refusal:
+        load_tokenizer(tmp_path / "tokenizer.json")
+    assert str(tmp_path) in refusal.value.saw

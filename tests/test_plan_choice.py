@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -57,7 +58,7 @@ def test_the_phases_use_up_the_budget(machine):
     _, plan = usual(machine)
     assert sum(plan.budget.phases.model_dump().values()) + plan.budget.unused_s == pytest.approx(plan.budget.total_s) == 180
     after = plan.budget.phases.evaluate_s + plan.budget.phases.export_s
-    assert plan.budget.reserve_s == pytest.approx(after + 2 * budget.PAUSE_S)
+    assert plan.budget.reserve_s == pytest.approx(after + 2 * budget.PAUSE_S + budget.PAUSES_S_PER_PARAM * plan.forecast.num_params)
     assert all(phase > 0 for phase in plan.budget.phases.model_dump().values())
 
 
@@ -727,7 +728,7 @@ def test_the_forecast_improves_with_everything_that_helps():
 
 def test_a_batch_far_from_the_best_costs_quality():
     planner, candidates = some_candidates()
-    best = replace(candidates[0], unique_bytes=1e9)
+    best = replace(candidates[0], text=replace(candidates[0].text, unique_bytes=1e9))
     for factor in (1 / 16, 16):
         per_step = int(factor * best.train.tokens_per_step)
         as_many_tokens = replace(best, train=best.train.model_copy(update={"tokens_per_step": per_step}), predicted_step_s=factor * best.predicted_step_s)
@@ -887,6 +888,23 @@ def test_a_text_is_learned_by_heart_the_sooner_the_more_parameters_there_are_for
     assert all(row[:2] == [0, 0] for row in costs)
     assert all(row[1] < row[2] < row[3] for row in costs)
     assert costs[0][3] < costs[1][3] < costs[2][3]
+
+
+def test_who_wants_no_noise_is_told_what_reading_again_costs_without():
+    plain, noisy = (scaling.repetition_cost(1e6, 4, 1e6, noisy_from=noisy_from) for noisy_from in (math.inf, scaling.NOISE_EPOCHS))
+    assert plain > 1.5 * noisy
+    planner = Planner("server", num_bytes=1_000_000)
+    usual = planner.plan("10m")
+    assert usual.forecast.epochs > scaling.NOISE_EPOCHS
+    planner.text = replace(planner.text, noisy_from=math.inf)
+    assert planner.plan("10m").forecast.val_bpb > usual.forecast.val_bpb
+
+
+def test_a_large_model_is_given_time_to_be_saved_loaded_and_compared():
+    small, large = (Planner("H200", num_bytes=10**9).plan("1h", model={"num_layers": 24, "d_model": width, "seq_len": 512}) for width in (256, 1536))
+    more = large.forecast.num_params - small.forecast.num_params
+    later_s = [plan.budget.phases.evaluate_s + plan.budget.phases.export_s for plan in (small, large)]
+    assert later_s[1] - later_s[0] > more * (budget.EVALUATE_S_PER_PARAM + budget.EXPORT_S_PER_PARAM) > 60
 
 
 def test_a_short_context_costs_the_more_the_better_a_model_looks_back():

@@ -19,6 +19,9 @@ RESERVE_MARGIN = 1.25  # on evaluation and export, which nobody can shorten when
 PAUSE_S = 0.45  # DVC between two stages
 NUM_PAUSES = 5
 EVALUATED_PER_TRAINED = 3.0  # a forward pass costs a third of a step, and nothing is optimized, but a simple model is counted beside it and samples are written
+# For each parameter: loading and writing samples; writing, loading again, comparing and hashing the export; hashing between the stages. Seen with 124 million
+# parameters on 2 cores, 497 MB (docs/LOG.md).
+EVALUATE_S_PER_PARAM, EXPORT_S_PER_PARAM, PAUSES_S_PER_PARAM = 8.2e-8, 2.5e-8, 1e-8
 MIN_TRAIN_SHARE = 0.1  # of the budget: with less left for training, the budget is refused
 PLANNING_SHARES = ((120.0, 0.08), (float("inf"), 0.05))  # up to so many seconds of budget, so much of it for planning
 
@@ -28,18 +31,23 @@ def planning_limit_s(total_s: float) -> float:
     return next(share for limit, share in PLANNING_SHARES if total_s < limit) * total_s
 
 
-def reserve_s(hardware: Hardware, *, validation_tokens: float, trained_tokens_per_s: float) -> tuple[float, float, float]:
+def reserve_s(hardware: Hardware, *, validation_tokens: float, trained_tokens_per_s: float, num_params: int) -> tuple[float, float, float]:
     """Seconds for evaluate, export, and the two pauses before them."""
     start_s = hardware.measured.import_torch_s
-    evaluate_s = EVALUATE_STARTS * start_s + EVALUATE_S + validation_tokens / (EVALUATED_PER_TRAINED * trained_tokens_per_s)
-    return RESERVE_MARGIN * evaluate_s, RESERVE_MARGIN * (EXPORT_STARTS * start_s + EXPORT_S), 2 * PAUSE_S
+    evaluate_s = EVALUATE_STARTS * start_s + EVALUATE_S + validation_tokens / (EVALUATED_PER_TRAINED * trained_tokens_per_s) + EVALUATE_S_PER_PARAM * num_params
+    export_s = EXPORT_STARTS * start_s + EXPORT_S + EXPORT_S_PER_PARAM * num_params
+    return RESERVE_MARGIN * evaluate_s, RESERVE_MARGIN * export_s, 2 * PAUSE_S + PAUSES_S_PER_PARAM * num_params
 
 
-def divide(total_s: float, hardware: Hardware, *, plan_s: float, prepare_s: float, validation_tokens: float, trained_tokens_per_s: float) -> BudgetPlan:
+def divide(
+    total_s: float, hardware: Hardware, *, plan_s: float, prepare_s: float, validation_tokens: float, trained_tokens_per_s: float, num_params: int
+) -> BudgetPlan:
     """The budget by phase; training gets what is left. May be negative: see `check`."""
-    evaluate_s, export_s, last_pauses_s = reserve_s(hardware, validation_tokens=validation_tokens, trained_tokens_per_s=trained_tokens_per_s)
+    evaluate_s, export_s, last_pauses_s = reserve_s(
+        hardware, validation_tokens=validation_tokens, trained_tokens_per_s=trained_tokens_per_s, num_params=num_params
+    )
     probe_s = PROBE_STARTS * hardware.measured.import_torch_s + PROBE_S
-    between_s = NUM_PAUSES * PAUSE_S
+    between_s = (NUM_PAUSES - 2) * PAUSE_S + last_pauses_s
     train_s = total_s - probe_s - plan_s - prepare_s - evaluate_s - export_s - between_s
     phases = Phases(
         hardware_probe_s=probe_s, plan_s=plan_s, prepare_subset_s=prepare_s, train_s=train_s, evaluate_s=evaluate_s, export_s=export_s, between_s=between_s

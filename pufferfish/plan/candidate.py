@@ -37,9 +37,7 @@ class Candidate:
     predicted_step_s: float
     loop_s: float  # time for steps, compilation taken off
     vocabulary: Vocabulary
-    unique_bytes: float  # of the text
-    wear: float = 1.0  # of the text, see `scaling.wear`
-    hardening: float = 0.0  # of the text, see `scaling.Text`
+    text: Text  # that it was planned for
     measured: StepTime | None = None
     correction: float = 1.0  # of the predicted pace, learned from measurements of others
     learned: float = 1.0  # of the law's bits per byte against those of other shapes, from short trainings
@@ -59,12 +57,14 @@ class Candidate:
         """Optimizer steps: those that fit, but no more than are good for it."""
         if self.train.clock == "steps":
             return self.train.num_steps
-        steps_per_epoch = self.unique_bytes / (self.train.tokens_per_step * self.vocabulary.bytes_per_token)
+        text = self.text
+        steps_per_epoch = text.unique_bytes / (self.train.tokens_per_step * self.vocabulary.bytes_per_token)
         if self.fitting_steps <= steps_per_epoch:
             return self.fitting_steps
-        rarity = self.model.vocab_size * self.vocabulary.bytes_per_token / self.unique_bytes
+        rarity = self.model.vocab_size * self.vocabulary.bytes_per_token / text.unique_bytes
         size = block_params(self.model, self.price), self.price.num_params, self.model.d_model
-        epochs = scaling.worthwhile_epochs(self.fitting_steps / steps_per_epoch, scaling.Reader(*size, self.unique_bytes, self.wear, rarity, self.hardening))
+        reader = scaling.Reader(*size, text.unique_bytes, text.wear, rarity, text.hardening, text.noisy_from)
+        epochs = scaling.worthwhile_epochs(self.fitting_steps / steps_per_epoch, reader)
         return min(self.fitting_steps, max(FEWEST_STEPS, round(epochs * steps_per_epoch)))
 
     @property
@@ -258,7 +258,7 @@ def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: 
     if train is None:
         return None
     predicted_s = speed.step_seconds(situation.machine, price, model, train)
-    return Candidate(model, train, price, predicted_s, loop_s, vocabulary, situation.text.unique_bytes, situation.text.wear, situation.text.hardening)
+    return Candidate(model, train, price, predicted_s, loop_s, vocabulary, situation.text)
 
 
 def fitted(situation: Situation, model: ModelPlan, price: Price, *, tokens_per_step: int, loop_s: float, is_compiled: bool) -> TrainPlan | None:

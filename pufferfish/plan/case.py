@@ -81,8 +81,8 @@ class Case:
         time = f"{total_s:.3f}".rstrip("0").rstrip(".") + "s"
         return replace(self, params=self.params.model_copy(update={"budget": BudgetParams(time=time)}))
 
-    def divided(self, vocabulary: Vocabulary, *, plan_s: float, tokens_per_s: float = 0.0) -> BudgetPlan:
-        """The budget by phase; training gets what is left."""
+    def divided(self, vocabulary: Vocabulary, *, plan_s: float, tokens_per_s: float = 0.0, num_params: int = 0) -> BudgetPlan:
+        """The budget by phase; training gets what is left. Without pace and size, those of a small model are taken, until a candidate is chosen."""
         validation_bytes = self.corpus.validation_bytes or min(VALIDATION_SHARE * self.corpus.num_bytes, MAX_VALIDATION_BYTES)
         learning_s = self.tokenizer_bytes(vocabulary) / 1e6 * vocabulary.train_tokenizer_s
         read_bytes = self.total_s * ENCODED_BYTES_PER_S[self.hardware.fingerprint.device]
@@ -94,6 +94,7 @@ class Case:
             prepare_s=PREPARE_START_S + learning_s + encoding_s,
             validation_tokens=validation_bytes / vocabulary.bytes_per_token,
             trained_tokens_per_s=tokens_per_s or self.rough_tokens_per_s,
+            num_params=num_params,
         )
 
     @cached_property
@@ -118,11 +119,13 @@ class Case:
         loops_s = {each.vocab_size: self.loop_s(each, plan_s=plan_s) for each in self.vocabularies}
         return Situation(self.machine, self.params.data, train or self.params.train, self.price_of, self.text, lambda each: loops_s[each.vocab_size])
 
-    def check_budget(self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], tokens_per_s: float = 0.0, extra_s: float = 0.0) -> None:
+    def check_budget(
+        self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], tokens_per_s: float = 0.0, num_params: int = 0, extra_s: float = 0.0
+    ) -> None:
         """Raises UserError if too little is left for training by the clock. `plan_s` is what planning takes of any budget, `extra_s` joins the set-up."""
         if self.is_timed:
             budget.check(
-                lambda total_s: self.with_total(total_s).divided(vocabulary, plan_s=plan_s(total_s), tokens_per_s=tokens_per_s),
+                lambda total_s: self.with_total(total_s).divided(vocabulary, plan_s=plan_s(total_s), tokens_per_s=tokens_per_s, num_params=num_params),
                 total_s=self.total_s,
                 written=self.params.budget.time,
                 setup_s=self.setup_s + extra_s,

@@ -62,8 +62,9 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
     selection = select(case, measuring, plan_s=before_s, known=known)
     best = selection.best
     pace, after_s = best.train.tokens_per_step / best.step_s, measuring.spent_s() + WRITE_S if measuring else before_s
-    case.check_budget(best.vocabulary, plan_s=lambda total_s: after_s, tokens_per_s=pace)
-    budget = _with_counted_steps(case, best, case.divided(best.vocabulary, plan_s=after_s, tokens_per_s=pace))
+    num_params = best.price.num_params
+    case.check_budget(best.vocabulary, plan_s=lambda total_s: after_s, tokens_per_s=pace, num_params=num_params)
+    budget = _with_counted_steps(case, best, case.divided(best.vocabulary, plan_s=after_s, tokens_per_s=pace, num_params=num_params))
     selection = selection.with_more_time(budget.phases.train_s - case.setup_s - best.compile_s - best.loop_s)
     selection = settle_lookup(case, selection)
     best = selection.best

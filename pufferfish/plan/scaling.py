@@ -84,11 +84,13 @@ def wear(slope: float) -> float:
     return float(min(WEAR[1], max(WEAR[0], slope / REFERENCE_SLOPE)))
 
 
-def repetition_cost(num_params: float, epochs: float, unique_bytes: float, wear: float = 1.0, *, rarity: float = 0.0) -> float:
+def repetition_cost(
+    num_params: float, epochs: float, unique_bytes: float, wear: float = 1.0, *, rarity: float = 0.0, noisy_from: float = NOISE_EPOCHS
+) -> float:
     """Share of the bits per byte that reading a text again and again costs, beyond what `effective_bytes` says: it is learned by heart. `rarity` is the size of
-    the vocabulary over the tokens of one reading."""
+    the vocabulary over the tokens of one reading; above `noisy_from` readings inputs are replaced."""
     further = max(0.0, epochs - 1)
-    growth = NOISY_FACTOR * further**NOISY_GROWTH if epochs > NOISE_EPOCHS else further
+    growth = NOISY_FACTOR * further**NOISY_GROWTH if epochs > noisy_from else further
     per_byte = num_params / unique_bytes
     return float(LEARNED_BY_HEART * (1 + RARE * rarity) * wear * growth * per_byte**CROWDING / (1 + (ROOMY / per_byte) ** 2))
 
@@ -135,6 +137,7 @@ class Text:
     copied: float = 0.0  # share of the validation text that can be found in what is learned from, once so much was read:
     copied_bytes: float = math.inf
     wear: float = 1.0  # see `wear`
+    noisy_from: float = NOISE_EPOCHS  # readings, above which inputs are replaced; infinite where that is not wished for
 
     @property
     def hardening(self) -> float:
@@ -163,7 +166,8 @@ def val_bpb(
 ) -> float:
     """Forecast of validation bits per byte."""
     epochs = tokens * bytes_per_token / text.unique_bytes
-    reader = Reader(block_params, num_params, d_model, text.unique_bytes, text.wear, rarity=vocab_size * bytes_per_token / text.unique_bytes)
+    rarity = vocab_size * bytes_per_token / text.unique_bytes
+    reader = Reader(block_params, num_params, d_model, text.unique_bytes, text.wear, rarity, noisy_from=text.noisy_from)
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
     lone_layer = 1 + LONE_LAYER if num_layers == 1 else 1.0
     costs = (1 + context_cost(seq_len, tokens)) * (1 + vocabulary_cost(vocab_size, tokens)) * batch * lone_layer
@@ -181,6 +185,7 @@ class Reader:
     wear: float = 1.0
     rarity: float = 0.0  # see `repetition_cost`
     hardening: float = 0.0  # see `Text.hardening`; counts only where numbers of readings are compared
+    noisy_from: float = NOISE_EPOCHS  # see `Text`
 
 
 def by_reading(epochs: float, reader: Reader) -> float:
@@ -188,7 +193,8 @@ def by_reading(epochs: float, reader: Reader) -> float:
     data = effective_bytes(epochs * reader.unique_bytes, reader.unique_bytes) / 1e6
     by_size, by_data = A * (reader.block_params / 1e6) ** -ALPHA + NARROW * 128 / reader.d_model, B * data**-BETA
     reducible = (by_size ** (1 / TOGETHER) + by_data ** (1 / TOGETHER)) ** TOGETHER
-    return float((IRREDUCIBLE + reducible) * (1 + repetition_cost(reader.num_params, epochs, reader.unique_bytes, reader.wear, rarity=reader.rarity)))
+    repetition = repetition_cost(reader.num_params, epochs, reader.unique_bytes, reader.wear, rarity=reader.rarity, noisy_from=reader.noisy_from)
+    return float((IRREDUCIBLE + reducible) * (1 + repetition))
 
 
 def _compared(epochs: float, reader: Reader) -> float:

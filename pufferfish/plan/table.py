@@ -103,7 +103,7 @@ def _configured(case: Case, situation: Situation, model: ModelPlan, vocabulary: 
     candidate = configure(situation, model, price, vocabulary, tokens_per_step=tokens_per_step, is_compiled=is_compiled)
     if candidate is None:
         raise _out_of_memory(case, model, price)
-    return replace(candidate, unique_bytes=inf)  # it trains to the end of its time, however often it reads the text
+    return replace(candidate, text=replace(situation.text, unique_bytes=inf))  # it trains to the end of its time, however often it reads the text
 
 
 def _out_of_memory(case: Case, model: ModelPlan, price: Price) -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -13,7 +14,7 @@ from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, M
 from pufferfish.plan.make import decide
 from pufferfish.plan.preview import make_preview
 from pufferfish.plan.prices import Price, RunPilot
-from pufferfish.plan.scaling import LAW, Text, difficulty, experience, wear
+from pufferfish.plan.scaling import LAW, NOISE_EPOCHS, Text, difficulty, experience, wear
 from pufferfish.plan.space import VOCABULARIES
 from pufferfish.schema.experience import log_errors
 from pufferfish.schema.hardware import Corpus, Hardware
@@ -57,7 +58,8 @@ def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardw
     unique_bytes = train_bytes_after_split(corpus, validation_share=VALIDATION_SHARE, max_validation_bytes=MAX_VALIDATION_BYTES)
     known = experience(log_errors(corpus, seed=params.data.seed, law=LAW))
     hardness, copies = found.hardness, found.copies
-    text = Text(unique_bytes, difficulty(hardness.bpb), known, copies.share, copies.num_bytes, wear(hardness.slope))
+    noisy_from = math.inf if params.train.input_noise == 0 else NOISE_EPOCHS
+    text = Text(unique_bytes, difficulty(hardness.bpb), known, copies.share, copies.num_bytes, wear(hardness.slope), noisy_from)
     rounds = pilots.rounds if pilots else []
     return Case(params, hardware, corpus, found.vocabularies, text, price_of=_price_of, pilots=rounds)
 
