@@ -35,7 +35,7 @@ def _hardware(name, *, speeds, memory_bytes, num_threads, bandwidth_bytes_per_s,
 MACHINES = {
     "laptop": _hardware(
         "2 cores without bfloat16", speeds=[_speeds("float32", 6e10, 2e6)], memory_bytes=8 * 10**9, num_threads=2, bandwidth_bytes_per_s=9e9,
-        launch_s=2e-6, import_torch_s=2.9, has_compiler=False,
+        launch_s=1.2e-6, import_torch_s=2.9, has_compiler=False,
     ),
     "server": _hardware(
         "2 cores with AVX512-BF16", speeds=[_speeds("bfloat16", 9e11, 3e7), _speeds("float32", 2.1e11, 4e6)], memory_bytes=24 * 10**9, num_threads=2,

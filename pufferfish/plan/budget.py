@@ -18,7 +18,7 @@ EXPORT_STARTS, EXPORT_S = 2.0, 1.0
 RESERVE_MARGIN = 1.25  # on evaluation and export, which nobody can shorten when they turn out slow
 PAUSE_S = 0.45  # DVC between two stages
 NUM_PAUSES = 5
-EVALUATED_PER_TRAINED = 3.0  # a forward pass costs a third of a step, and nothing is optimized, but a simple model is counted beside it and samples are written
+EVALUATED_PER_TRAINED = 3.0  # a forward pass costs a third of both, but a simple model is counted beside it and samples are written
 # For each parameter: loading and writing samples; writing, loading again, comparing and hashing the export; hashing between the stages. Seen with 124 million
 # parameters on 2 cores, 497 MB (docs/LOG.md).
 EVALUATE_S_PER_PARAM, EXPORT_S_PER_PARAM, PAUSES_S_PER_PARAM = 8.2e-8, 2.5e-8, 1e-8

@@ -35,6 +35,7 @@ class Candidate:
     train: TrainPlan
     price: Price
     predicted_step_s: float
+    pass_share: float  # of a step, for what it computes for its tokens; the rest is launches and the optimizer
     loop_s: float  # time for steps, compilation taken off
     vocabulary: Vocabulary
     text: Text  # that it was planned for
@@ -51,6 +52,11 @@ class Candidate:
     def step_s(self) -> float:
         """The best knowledge of its pace."""
         return self.measured.step_s if self.measured else self.predicted_step_s * self.correction
+
+    @property
+    def passed_tokens_per_s(self) -> float:
+        """Pace of the passes of training alone, which many tokens at a time come near to."""
+        return self.train.tokens_per_step / (self.pass_share * self.step_s)
 
     @property
     def num_steps(self) -> int:
@@ -257,8 +263,9 @@ def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: 
     train = fitted(situation, model, price, tokens_per_step=tokens_per_step, loop_s=loop_s, is_compiled=is_compiled)
     if train is None:
         return None
-    predicted_s = speed.step_seconds(situation.machine, price, model, train)
-    return Candidate(model, train, price, predicted_s, loop_s, vocabulary, situation.text)
+    of = situation.machine, price, model, train
+    predicted_s = speed.step_seconds(*of)
+    return Candidate(model, train, price, predicted_s, speed.pass_seconds(*of) / predicted_s, loop_s, vocabulary, situation.text)
 
 
 def fitted(situation: Situation, model: ModelPlan, price: Price, *, tokens_per_step: int, loop_s: float, is_compiled: bool) -> TrainPlan | None:

@@ -61,7 +61,7 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
     select, reasons = STRATEGIES[case.params.plan.strategy]
     selection = select(case, measuring, plan_s=before_s, known=known)
     best = selection.best
-    pace, after_s = best.train.tokens_per_step / best.step_s, measuring.spent_s() + WRITE_S if measuring else before_s
+    pace, after_s = best.passed_tokens_per_s, measuring.spent_s() + WRITE_S if measuring else before_s
     num_params = best.price.num_params
     case.check_budget(best.vocabulary, plan_s=lambda total_s: after_s, tokens_per_s=pace, num_params=num_params)
     budget = _with_counted_steps(case, best, case.divided(best.vocabulary, plan_s=after_s, tokens_per_s=pace, num_params=num_params))

@@ -46,20 +46,29 @@ class Machine:
 
 
 def step_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainPlan) -> float:
-    """One optimizer step: matrix products at their measured speed, everything else at the speed of memory, launches, and the optimizer."""
+    """One optimizer step: passes over its tokens, launches, and the optimizer."""
+    num_micro = train.tokens_per_step // (train.micro_batch * model.seq_len)
+    launch_s = LAUNCHES[train.device] * price.num_operations * machine.measured.launch_s
+    launches_s = num_micro * _checkpointing(train) * (COMPILED_SHARE if train.is_compiled else 1.0) * launch_s
+    return pass_seconds(machine, price, model, train) + launches_s + optimizer_seconds(machine, price, model, train)
+
+
+def pass_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainPlan) -> float:
+    """What a step computes and moves for its tokens: matrix products at their measured speed, everything else at the speed of memory."""
     tokens = train.micro_batch * model.seq_len
     num_micro = train.tokens_per_step // tokens
     head = model.vocab_size * model.d_model
     blocks = (price.flops_per_token - 6 * head) * tokens / machine.gemm_flops_per_s(train.dtype, tokens, model.d_model, 2 * model.d_ff)
     products_s = PRODUCTS[train.device] * (blocks + 6 * head * tokens / machine.gemm_flops_per_s(train.dtype, tokens, model.d_model, model.vocab_size))
     element_bytes = 4 if train.dtype == "float32" else 2
-    share = COMPILED_SHARE if train.is_compiled else 1.0
     elements = price.activation_elements_per_token + LOGITS * price.logits_per_token
     moved = (elements * element_bytes + 4 * price.float32_elements_per_token) * tokens
-    moved_s = share * MOVED[train.device] * moved / machine.measured.bandwidth_bytes_per_s
-    launch_s = share * LAUNCHES[train.device] * price.num_operations * machine.measured.launch_s
-    checkpointing = 4 / 3 if train.is_checkpointed else 1.0
-    return num_micro * checkpointing * (products_s + moved_s + launch_s) + optimizer_seconds(machine, price, model, train)
+    moved_s = (COMPILED_SHARE if train.is_compiled else 1.0) * MOVED[train.device] * moved / machine.measured.bandwidth_bytes_per_s
+    return num_micro * _checkpointing(train) * (products_s + moved_s)
+
+
+def _checkpointing(train: TrainPlan) -> float:
+    return 4 / 3 if train.is_checkpointed else 1.0
 
 
 def optimizer_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainPlan) -> float:
