@@ -924,4 +924,4 @@ def test_the_best_vocabulary_grows_with_the_tokens():
     def best(tokens):
         return min(space.VOCABULARIES, key=lambda size: scaling.vocabulary_cost(size, tokens))
 
-    assert [best(tokens) for tokens in (1e2, 2e5, 1e10)] == [2048, 4096, 16384]
+    assert [best(tokens) for tokens in (1e2, 2e5, 2e6, 1e10)] == [384, 2048, 4096, 32768]

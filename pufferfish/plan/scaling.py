@@ -21,10 +21,11 @@ from operator import itemgetter
 IRREDUCIBLE = 0.374
 A, ALPHA = 0.249, 0.292
 B, BETA = 1.197, 0.291
-NARROW = 0.174
+NARROW = 0.15
 TOGETHER = 0.322  # gamma
-VOCABULARY_COST = 0.016  # per squared e-fold away from the best one
-BEST_VOCABULARY, VOCABULARY_GROWTH = 5900, 0.1  # after two million tokens, and how it grows with them
+VOCABULARY_COST = 0.0145  # per squared e-fold away from the best one
+BEST_VOCABULARY, VOCABULARY_GROWTH = 3800, 0.2  # after two million tokens, and how it grows with them; a guess, but for
+VOCABULARY_TRIED, TRIED_GROWTH = (0.8e6, 4e6), 0.45  # tokens between which it was tried
 CONTEXT_COST, CONTEXT_GROWTH, CONTEXT_LEAST = 0.0245, 1.31, 0.2  # of a context of 128 after a million tokens, and how it grows: see `context_cost`
 BATCH_FACTOR, BATCH_EXPONENT = 0.445, 0.5875  # see `best_tokens_per_step`
 BATCH_PENALTY = 0.022  # per squared e-fold away from the best batch
@@ -32,7 +33,7 @@ LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits 
 LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occurrence; from one run
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.04  # the same of what short trainings say of a text: they read little, and are measured on a sample; a guess
-LAW = 7  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 8  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_HARDNESS = 1.375  # bits per byte that counting and copying make of a text of difficulty 1
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
@@ -74,7 +75,8 @@ def context_cost(seq_len: int, tokens: float) -> float:
 
 def vocabulary_cost(vocab_size: int, tokens: float) -> float:
     """Share of the bits per byte that a vocabulary costs which is too small, so that words are spelled, or too large for all of its tokens to be learned."""
-    best = BEST_VOCABULARY * (tokens / 2e6) ** VOCABULARY_GROWTH
+    tried = min(VOCABULARY_TRIED[1], max(VOCABULARY_TRIED[0], tokens))
+    best = BEST_VOCABULARY * (tried / 2e6) ** TRIED_GROWTH * (tokens / tried) ** VOCABULARY_GROWTH
     return math.expm1(VOCABULARY_COST * math.log(vocab_size / best) ** 2)
 
 
