@@ -103,7 +103,8 @@ def test_the_shapes_near_to_a_pilot_share_its_deviation_and_far_ones_do_not():
     assert near.learned == pytest.approx(math.exp(-0.02 * pilot.CARRIED))
     assert other.learned == pytest.approx(math.exp(0.02 * pilot.CARRIED))
     assert third.learned == pytest.approx(1.0, abs=1e-4)
-    assert text.experience == case.text.experience.with_pilots([0.01, 0.05])
+    wanted = case.text.experience.with_pilots([0.01, 0.05])
+    assert (text.experience.correction, text.experience.spread) == pytest.approx((wanted.correction, wanted.spread))
 
 
 def test_only_pilots_of_the_same_plan_are_compared():
