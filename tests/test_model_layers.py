@@ -228,6 +228,8 @@ def test_a_nearly_impossible_target_has_a_finite_loss(dtype):
     hidden, weight = torch.tensor([[30.0]], dtype=dtype), torch.zeros(61, 1, dtype=dtype)
     weight[17] = 1.0
     assert mean_cross_entropy(hidden, weight, torch.tensor([5])).item() == pytest.approx(30.0, rel=1e-3)
+    assert mean_cross_entropy(10 * hidden, weight, torch.tensor([5])).item() == pytest.approx(87.5, rel=1e-3), "less cannot be told apart"
+    assert mean_cross_entropy(math.nan * hidden, weight, torch.tensor([5])).isnan()
 
 
 def test_only_processors_are_given_chunks_that_fit_a_cache():
