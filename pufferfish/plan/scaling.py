@@ -45,7 +45,7 @@ ROOMY = 0.1  # parameters for each byte, below which that fades: there four read
 RARE = 150  # times that an entry of the vocabulary must be seen in one reading for that cost not to double: rare ones are learned by heart soonest
 REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
 PARAMS_PER_BYTE = 2.0  # of text: after four readings 3.6 were no better than 1.7, after six 4.6 were worse than 0.9 (docs/LOG.md)
-NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 0.75, 0.75, 2.5  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
+NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 1.1, 0.75, 2.5  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
 EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 2.6, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0)  # how often a text may be read; more was not tried
 
 
