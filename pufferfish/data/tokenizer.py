@@ -106,10 +106,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise UserError("the tokenizer is not one of ours", saw=f"no {SEPARATOR} with id {SEPARATOR_ID} in {path}", fix=again)
     try:
         return _as_text(Tokenizer.from_str(content))
-    except Exception as error:
-        if type(error) is not Exception:  # the library raises just that for what it cannot read
-            raise
-        raise UserError("the tokenizer cannot be read", saw=f"{error}, in {path}", fix=again) from None
+    except BaseException as error:
+        if type(error) is Exception:  # the library raises just that for what it cannot read
+            raise UserError("the tokenizer cannot be read", saw=f"{error}, in {path}", fix=again) from None
+        raise
 
 
 def _empty(model: models.BPE) -> Tokenizer:
