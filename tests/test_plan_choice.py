@@ -612,7 +612,8 @@ def test_the_largest_micro_batch_is_the_last_that_fits(vocab_size):
         assert held(size + 1) > limit_bytes - 5
 
 
-# Peaks of real trainings with the settings of the pipeline, in MB (benchmarks/memory.py; docs/LOG.md). From run to run most differ by a few per cent, one by a fifth.
+# Peaks of real trainings with the settings of the pipeline, in MB (benchmarks/memory.py; docs/LOG.md).
+# From run to run most differ by a few per cent, one by a fifth.
 REAL_PEAKS = [
     ({"d_model": 96, "vocab_size": 2048, "seq_len": 128}, 4096, 393),
     ({"d_model": 64, "vocab_size": 1024, "seq_len": 128}, 2048, 334),
