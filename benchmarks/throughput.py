@@ -20,35 +20,28 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from memory import NUM_THREADS, Configuration, plans_of
+
 ROOT = Path(__file__).resolve().parents[1]
-NUM_THREADS = 2
 STEPS = 4  # of a turn; the quickest counts
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """A training as the planner would have it, with its own number of heads."""
-
-    num_layers: int
-    d_model: int
-    vocab_size: int
-    seq_len: int
-    tokens_per_step: int
-
-    @property
-    def name(self) -> str:
-        """In words."""
-        return f"{self.num_layers} x {self.d_model}, vocabulary {self.vocab_size:,}, context {self.seq_len}, {self.tokens_per_step:,} tokens"
+def shape(num_layers: int, d_model: int, vocab_size: int, seq_len: int, tokens: int) -> tuple[str, Configuration]:
+    """A training as the planner would have it, under its name."""
+    name = f"{num_layers} x {d_model}, vocabulary {vocab_size:,}, context {seq_len}, {tokens:,} tokens"
+    return name, Configuration(num_layers, d_model, vocab_size, seq_len, tokens_per_step=tokens, micro_tokens=tokens)
 
 
-CONFIGURATIONS = [
-    Configuration(2, 64, 1024, 128, 1024),
-    Configuration(2, 128, 2048, 256, 2048),
-    Configuration(2, 128, 2048, 256, 4096),
-    Configuration(2, 192, 2048, 512, 4096),
-    Configuration(3, 192, 4096, 256, 4096),
-    Configuration(4, 256, 8192, 512, 8192),
-]
+CONFIGURATIONS = dict(
+    [
+        shape(2, 64, 1024, 128, 1024),
+        shape(2, 128, 2048, 256, 2048),
+        shape(2, 128, 2048, 256, 4096),
+        shape(2, 192, 2048, 512, 4096),
+        shape(3, 192, 4096, 256, 4096),
+        shape(4, 256, 8192, 512, 8192),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -70,18 +63,12 @@ def take_steps(configurations: list[Configuration]) -> None:
     ensure_runtime(NUM_THREADS)
 
     import numpy as np
-    from memory import Configuration as Shape
-    from memory import plans_of
 
     from pufferfish.train.step import Trainer
 
     trainers = []
     for each in configurations:
-        shape = Shape(
-            num_layers=each.num_layers, d_model=each.d_model, vocab_size=each.vocab_size, seq_len=each.seq_len,
-            tokens_per_step=each.tokens_per_step, micro_tokens=each.tokens_per_step,
-        )  # fmt: skip
-        model, train = plans_of(shape, num_steps=100)
+        model, train = plans_of(each, num_steps=100)
         batch = np.random.default_rng(0).integers(0, model.vocab_size, (train.micro_batch, model.seq_len + 1))
         trainers.append((Trainer(model, train), batch))
         trainers[-1][0].dry_step([batch])
@@ -125,7 +112,7 @@ def working(checkout: Path, only: str) -> Iterator[Worker]:
         process.stdin.close()
 
 
-def compare(worker: Worker, other: Worker | None, number: int, configuration: Configuration, *, rounds: int) -> Result:
+def compare(worker: Worker, other: Worker | None, number: int, name: str, *, rounds: int) -> Result:
     """Turns of both, each first every other time."""
     times, ratios = [], []
     for turn in range(rounds):
@@ -136,7 +123,7 @@ def compare(worker: Worker, other: Worker | None, number: int, configuration: Co
             ratios.append(seconds[id(worker)] / seconds[id(other)])
     step_s = statistics.median(times)
     ratio, lowest, highest = (statistics.median(ratios), min(ratios), max(ratios)) if ratios else (None, None, None)
-    return Result(configuration.name, step_s, configuration.tokens_per_step / step_s, ratio, lowest, highest)
+    return Result(name, step_s, CONFIGURATIONS[name].tokens_per_step / step_s, ratio, lowest, highest)
 
 
 def table(results: list[Result]) -> str:
@@ -157,7 +144,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)  # as the process that takes steps
     arguments = parser.parse_args()
-    chosen = [each for each in CONFIGURATIONS if arguments.only in each.name]
+    chosen = [name for name in CONFIGURATIONS if arguments.only in name]
     if not chosen:
         parser.error(f"no configuration is called like {arguments.only}")
     if arguments.rounds < 1:
@@ -165,12 +152,12 @@ def main() -> None:
     if arguments.against and not (arguments.against / "pufferfish").is_dir():
         parser.error(f"--against: {arguments.against} is no checkout of this project")
     if arguments.work:
-        take_steps(chosen)
+        take_steps([CONFIGURATIONS[name] for name in chosen])
         return
     with ExitStack() as stack:
         worker = stack.enter_context(working(ROOT, arguments.only))
         other = stack.enter_context(working(arguments.against.resolve(), arguments.only)) if arguments.against else None
-        results = [compare(worker, other, number, each, rounds=arguments.rounds) for number, each in enumerate(chosen)]
+        results = [compare(worker, other, number, name, rounds=arguments.rounds) for number, name in enumerate(chosen)]
     print(json.dumps([asdict(each) for each in results], indent=2) if arguments.json else table(results))
 
 
