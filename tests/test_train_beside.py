@@ -13,9 +13,23 @@ from pufferfish.train import beside
 COLD = MACHINES["server"]
 
 
+def measuring_processes():
+    """Those of this test that measure."""
+    return [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def the_started_process():
+    """The one that measures; it has no command line of its own until it is loaded."""
+    end_s = time.monotonic() + 10
+    while not (found := measuring_processes()) and time.monotonic() < end_s:
+        time.sleep(0.01)
+    [process] = found
+    return process
+
+
 def test_another_process_measures_again_and_again_and_ends_with_the_context(workplace):
     with beside.measuring(COLD) as steps:
-        (process,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        process = the_started_process()
         found = [steps.measure(model_plan(), train_plan()) for _ in range(2)]
         assert process.is_running()
     assert all(step.fits and step.step_s > 0 for step in found)
@@ -25,7 +39,7 @@ def test_another_process_measures_again_and_again_and_ends_with_the_context(work
 def test_whoever_measures_after_the_end_does_it_here(workplace):
     with beside.measuring(COLD) as steps:
         steps.end()
-        assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        assert not measuring_processes()
         assert steps.measure(model_plan(), train_plan()).step_s > 0
 
 
@@ -40,10 +54,10 @@ def test_a_failure_there_is_a_failure_here(workplace, capfd):
 
 def test_a_process_that_is_killed_for_want_of_memory_means_that_it_does_not_fit_and_another_goes_on(workplace):
     with beside.measuring(COLD) as steps:
-        (first,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        first = the_started_process()
         first.kill()
         assert not steps.measure(model_plan(), train_plan()).fits
-        (second,) = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        second = the_started_process()
         assert second != first
         assert steps.measure(model_plan(), train_plan()).fits
     assert not second.is_running()
@@ -53,7 +67,7 @@ def test_an_error_here_does_not_wait_for_the_process(workplace):
     start_s = time.perf_counter()
     with pytest.raises(ZeroDivisionError), beside.measuring(COLD):
         raise ZeroDivisionError
-    assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    assert not measuring_processes()
     assert time.perf_counter() - start_s < 60, "it would wait for ever"
 
 
