@@ -14,7 +14,7 @@ from pufferfish.schema.plan import ModelPlan, TrainPlan
 # Learning rates at the reference width and batch, found by a sweep (docs/LOG.md); Adam's scale with width^-1/2, all with the square root of the batch's
 # distance from the best one.
 REFERENCE_WIDTH = 128
-MATRIX_LR, EMBEDDING_LR, HEAD_LR, GAIN_LR = 0.015, 0.12, 0.03, 0.01
+MATRIX_LR, EMBEDDING_LR, HEAD_LR, GAIN_LR = 0.015, 0.06, 0.015, 0.01
 ADAMW_MATRIX_LR = 0.005
 WEIGHT_DECAY = 0.05
 CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the size of the gradient
