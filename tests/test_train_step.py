@@ -15,7 +15,7 @@ from pufferfish.train import average, divergence, loop, precision
 from pufferfish.train import step as step_module
 from pufferfish.train.measure import measure_steps
 from pufferfish.train.optimizers import adamw, muon
-from pufferfish.train.optimizers.adamw import BETAS, EPS, AdamW
+from pufferfish.train.optimizers.adamw import BETA1, BETA2, EPS, AdamW
 from pufferfish.train.optimizers.groups import kind_of, peak_lr
 from pufferfish.train.optimizers.muon import MOMENTUM, Muon, orthogonalize
 from pufferfish.train.precision import LossScale, MasterWeights
@@ -51,16 +51,16 @@ def bits(tensor):
 # --- AdamW
 
 
-def slow_adamw(weight, gradients, *, lr, decay):
+def slow_adamw(weight, gradients, *, lr, decay, beta2):
     """Algorithm 2 of the paper, one number at a time; `decay` is decoupled."""
     numbers = weight.double().flatten().tolist()
     for i, w in enumerate(numbers):
         first = second = 0.0
         for t, gradient in enumerate(gradients, start=1):
             g = float(gradient.flatten()[i])
-            first = BETAS[0] * first + (1 - BETAS[0]) * g
-            second = BETAS[1] * second + (1 - BETAS[1]) * g * g
-            unbiased_first, unbiased_second = first / (1 - BETAS[0] ** t), second / (1 - BETAS[1] ** t)
+            first = BETA1 * first + (1 - BETA1) * g
+            second = beta2 * second + (1 - beta2) * g * g
+            unbiased_first, unbiased_second = first / (1 - BETA1 ** t), second / (1 - beta2 ** t)
             w -= lr * decay * w + lr * unbiased_first / (math.sqrt(unbiased_second) + EPS)
         numbers[i] = w
     return torch.tensor(numbers, dtype=torch.float64).view(weight.shape)
@@ -83,7 +83,7 @@ def test_adamw_equals_its_paper_with_a_rate_for_each_kind():
     for name, weight in weights.items():
         rate = next(rate for part, rate in rates.items() if part in name)
         decay = 0.3 if "up_proj" in name else 0.0
-        expected = slow_adamw(before[name], [each[name] for each in gradients], lr=0.5 * rate, decay=decay)
+        expected = slow_adamw(before[name], [each[name] for each in gradients], lr=0.5 * rate, decay=decay, beta2=BETA2[kind_of(name, weight)])
         torch.testing.assert_close(weight.double(), expected, atol=1e-6, rtol=1e-5)
 
 

@@ -13,7 +13,8 @@ import torch
 from pufferfish.schema.plan import TrainPlan
 from pufferfish.train.optimizers.groups import kind_of, peak_lr
 
-BETAS = (0.9, 0.95)
+BETA1 = 0.9
+BETA2 = {"matrix": 0.95, "gain": 0.95, "embedding": 0.99, "head": 0.99}  # rows of rare tokens need the longer memory (docs/LOG.md)
 EPS = 1e-10  # below the square root of the smallest second moments of embeddings
 
 
@@ -71,8 +72,8 @@ class AdamW:
                 [],
                 steps,
                 lr=peak_lr(kind, self._plan) * lr_share,
-                beta1=BETAS[0],
-                beta2=BETAS[1],
+                beta1=BETA1,
+                beta2=BETA2[kind],
                 weight_decay=self._plan.weight_decay if kind == "matrix" else 0.0,
                 eps=EPS,
                 amsgrad=False,
