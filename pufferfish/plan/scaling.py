@@ -40,12 +40,12 @@ HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a
 HARDEST, FITTED_BYTES = 0.5, 3e7  # the logarithm of the difficulty, and bytes, up to which that was fitted: beyond, it stays as it is there
 COPIED_GAIN = 0.2  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
-LEARNED_BY_HEART, CROWDING = 0.039, -0.1  # what each further epoch costs a model with one parameter for each byte of the text, and how that grows with them
-ROOMY = 0.1  # parameters for each byte, below which that fades: there four readings cost no more than `effective_bytes` says (Muennighoff et al.)
+LEARNED_BY_HEART = 0.047  # what each further epoch costs a model with parameters enough; more of them than a third for each byte cost no more (docs/LOG.md)
+ROOMY = 0.14  # parameters for each byte, below which that fades: there four readings cost no more than `effective_bytes` says (Muennighoff et al.)
 RARE = 80  # times that an entry of the vocabulary must be seen in one reading for that cost not to double: rare ones are learned by heart soonest
 REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
 PARAMS_PER_BYTE = 2.0  # of text: after four readings 3.6 were no better than 1.7, after six 4.6 were worse than 0.9 (docs/LOG.md)
-NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 1.28, 0.7, 3.0  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
+NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 1.14, 0.78, 3.0  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
 EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.1, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0)  # how often a text may be read; more was not tried
 
 
@@ -94,7 +94,7 @@ def repetition_cost(
     further = max(0.0, epochs - 1)
     growth = NOISY_FACTOR * further**NOISY_GROWTH if epochs > noisy_from else further
     per_byte = num_params / unique_bytes
-    return float(LEARNED_BY_HEART * (1 + RARE * rarity) * wear * growth * per_byte**CROWDING / (1 + (ROOMY / per_byte) ** 2))
+    return float(LEARNED_BY_HEART * (1 + RARE * rarity) * wear * growth / (1 + (ROOMY / per_byte) ** 2))
 
 
 def most_params(unique_bytes: float) -> float:
