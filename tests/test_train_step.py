@@ -60,7 +60,7 @@ def slow_adamw(weight, gradients, *, lr, decay, beta2):
             g = float(gradient.flatten()[i])
             first = BETA1 * first + (1 - BETA1) * g
             second = beta2 * second + (1 - beta2) * g * g
-            unbiased_first, unbiased_second = first / (1 - BETA1 ** t), second / (1 - beta2 ** t)
+            unbiased_first, unbiased_second = first / (1 - BETA1**t), second / (1 - beta2**t)
             w -= lr * decay * w + lr * unbiased_first / (math.sqrt(unbiased_second) + EPS)
         numbers[i] = w
     return torch.tensor(numbers, dtype=torch.float64).view(weight.shape)
