@@ -14,7 +14,7 @@ from pufferfish.schema.plan import TrainPlan
 from pufferfish.train.optimizers.groups import kind_of, peak_lr
 
 BETA1 = 0.9
-BETA2 = {"matrix": 0.95, "gain": 0.95, "embedding": 0.99, "head": 0.99}  # rows of rare tokens need the longer memory (docs/LOG.md)
+BETA2 = {"matrix": 0.95, "gain": 0.95, "embedding": 0.99, "head": 0.99}  # the head gains by it, the embedding alone does not (docs/LOG.md)
 EPS = 1e-10  # below the square root of the smallest second moments of embeddings
 
 
