@@ -1,4 +1,4 @@
-"""The space that the planner chooses from, and coordinate descent in it: one value up or down at a time, as long as that is better."""
+"""The space that the planner chooses from, and coordinate descent in it: one value up or down at a time, as long as that is better; then two."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from pufferfish.plan.space import CONTEXTS, LAYERS, VOCABULARIES, WIDTHS, models
@@ -55,27 +56,56 @@ def neighbours(here: Configuration, axis: str, grid: Sequence[Any]) -> Iterator[
 
 
 def descend(start: Configuration, start_bpb: float, grids: Grids, evaluate: Evaluate, *, max_runs: int) -> Configuration:
-    """Go along each axis in turn as long as a neighbour is better; end where none is on any axis, or where the runs are used up.
+    """Go along each axis in turn as long as a neighbour is better. Where none is on any axis, change two at once, first those that cost least alone, and go
+    on from the first that is better; end where none is, or where the runs are used up.
 
     No configuration is evaluated twice, and illegal ones are no runs. Returns the best configuration seen.
     """
-    known, here, axes, num_kept = {start: start_bpb}, start, list(grids), 0
+    seen = _Seen({start: start_bpb}, evaluate, max_runs)
+    here: Configuration | None = start
+    while here:
+        here = _across(_along(here, grids, seen), grids, seen)
+    return seen.best
+
+
+class _Seen:
+    """What was evaluated, and how many runs are left."""
+
+    def __init__(self, known: dict[Configuration, float], evaluate: Evaluate, runs_left: int) -> None:
+        self._known, self._evaluate, self._runs_left = known, evaluate, runs_left
+
+    @property
+    def best(self) -> Configuration:
+        return min(self._known, key=self._known.__getitem__)
+
+    def bpb(self, there: Configuration) -> float:
+        """Infinite where it is illegal, or where no run is left for it."""
+        if there not in self._known and self._runs_left > 0:
+            bpb = self._evaluate(there)
+            self._known[there] = math.inf if bpb is None else bpb
+            self._runs_left -= bpb is not None
+        return self._known.get(there, math.inf)
+
+
+def _along(here: Configuration, grids: Grids, seen: _Seen) -> Configuration:
+    """From neighbour to neighbour, until none is better on any axis."""
+    axes, num_kept = list(grids), 0
     while num_kept < len(axes):
-        nearest = list(neighbours(here, axes[0], grids[axes[0]]))
-        for there in nearest:
-            if there in known:
-                continue
-            if max_runs <= 0:
-                return min(known, key=known.__getitem__)
-            bpb = evaluate(there)
-            known[there] = math.inf if bpb is None else bpb
-            max_runs -= bpb is not None
-        best = min([here, *nearest], key=known.__getitem__)
+        best = min([here, *neighbours(here, axes[0], grids[axes[0]])], key=seen.bpb)
         if best == here:
             axes, num_kept = [*axes[1:], axes[0]], num_kept + 1
         else:
             here, num_kept = best, 0
     return here
+
+
+def _across(here: Configuration, grids: Grids, seen: _Seen) -> Configuration | None:
+    """The first better one that differs on two axes; None where there is none."""
+    moves = [(axis, there) for axis, grid in grids.items() for there in neighbours(here, axis, grid)]
+    pairs = [(one, other, axis) for (first, one), (axis, other) in combinations(moves, 2) if first != axis]
+    pairs.sort(key=lambda pair: seen.bpb(pair[0]) + seen.bpb(pair[1]))
+    both = (replace(one, **{axis: getattr(other, axis)}) for one, other, axis in pairs)
+    return next((there for there in both if seen.bpb(there) < seen.bpb(here)), None)
 
 
 def draw(choice: Configuration, seed: int, *, with_compile: bool) -> Iterator[Configuration]:

@@ -102,6 +102,15 @@ def test_the_descent_ends_when_its_runs_are_used_up_with_the_best_it_saw():
     assert found == min(seen, key=bowl)
 
 
+def test_where_no_neighbour_is_better_two_axes_change_at_once_and_the_likeliest_pair_comes_first():
+    grids = {"d_model": (64, 96, 128), "num_layers": (1, 2, 3)}
+    answers = {(64, 2): 2.1, (128, 2): 2.4, (96, 1): 2.2, (96, 3): 2.3, (64, 1): 2.05, (64, 3): 1.9}
+    seen = []
+    found = descent.descend(CHOICE, 2.0, grids, lambda each: seen.append((each.d_model, each.num_layers)) or answers[seen[-1]], max_runs=6)
+    assert (found.d_model, found.num_layers) == (64, 3)
+    assert seen[4:] == [(64, 1), (64, 3)]
+
+
 def test_illegal_neighbours_are_no_runs_and_runs_that_failed_are_no_way():
     grids = {"d_model": (64, 96, 128), "num_layers": (1, 2, 3)}
     answers = {(64, 2): None, (128, 2): math.inf, (96, 1): 3.0}
