@@ -1,12 +1,13 @@
 """deadline: does a cold `dvc repro` end when the budget ends, and was it forecast well?
 
-    python benchmarks/deadline.py --budgets 60s,3m --runs 3 [--corpus path] [--disturb core] [--json]
+    python benchmarks/deadline.py --budgets 60s,3m --runs 3 [--corpora stdlib,path] [--disturb core] [--json]
 
-Each run happens in a fresh copy of this checkout (pipeline.py). Spent is the time from the start of the probe's process to the end of the export's, as the
-stages stamp it themselves.
+Each run happens in a fresh copy of this checkout as it was when the call began (pipeline.py). Spent is the time from the start of the probe's process to the
+end of the export's, as the stages stamp it themselves.
 
 A disturbance comes when half of the budget has passed since DVC was started: `core` keeps one core busy from then to the end, `disk` writes to the disk of
-the run from then to the end, `stop` stops the training process for ten seconds, as a suspended laptop would.
+the run from then to the end, `memory` takes and uses all but a gigabyte of what is free from then to the end, `stop` stops the training process for ten
+seconds, as a suspended laptop would.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +28,7 @@ import pipeline
 import psutil
 
 from pufferfish.base.units import format_bytes, format_duration, parse_duration
+from pufferfish.probe.memory import available_memory_bytes
 
 LAST = "export"
 TRAINING = "stages/train.py"
@@ -42,12 +45,21 @@ with open(sys.argv[1], "wb") as file:
         file.flush()
         os.fsync(file.fileno())
 """
+LEFT_BYTES = 1_000_000_000  # of free memory
+BUSY_MEMORY = """
+import sys
+block = bytearray(int(sys.argv[1]))
+touches = bytes(len(range(0, len(block), 4096)))
+while True:
+    block[::4096] = touches
+"""
 
 
 @dataclass(frozen=True)
 class Run:
     """One cold pipeline."""
 
+    corpus: str
     disturbance: str
     budget_s: float
     spent_s: float
@@ -82,11 +94,11 @@ class Run:
         return self.forecast_low_bpb <= self.val_bpb <= self.forecast_high_bpb
 
 
-def run_once(budget: str, *, corpus: str, disturbance: str) -> Run:
+def run_once(budget: str, *, corpus: str, disturbance: str, project: Path) -> Run:
     """Raises CalledProcessError, with the pipeline's last words on the screen, if a stage fails."""
-    with pipeline.cold_project(pipeline.settings_for(budget, corpus)) as folder:
+    with pipeline.cold_project(pipeline.settings_for(budget, corpus), source=project) as folder:
         run_disturbed(pipeline.dvc_repro(), folder, disturbance, after_s=parse_duration(budget) / 2)
-        return read_run(folder, parse_duration(budget), disturbance=disturbance)
+        return read_run(folder, parse_duration(budget), corpus=corpus, disturbance=disturbance)
 
 
 def run_disturbed(command: list[str], folder: Path, disturbance: str, *, after_s: float) -> None:
@@ -144,15 +156,17 @@ DISTURBANCES: dict[str, Callable[[psutil.Process, Path], AbstractContextManager[
     "core": lambda dvc, folder: beside(BUSY_CORE),
     "stop": training_stopped,
     "disk": lambda dvc, folder: beside(BUSY_DISK, str(folder / "disturbance.tmp")),
+    "memory": lambda dvc, folder: beside(BUSY_MEMORY, str(max(0, available_memory_bytes() - LEFT_BYTES))),
 }
 
 
-def read_run(folder: Path, budget_s: float, *, disturbance: str) -> Run:
+def read_run(folder: Path, budget_s: float, *, corpus: str, disturbance: str) -> Run:
     """What the stages wrote down."""
     forecast = pipeline.read_json(folder, "plan.json")["forecast"]
     outcome = pipeline.read_json(folder, "model/outcome.json")
     stamps = pipeline.read_stamps(folder)
     return Run(
+        corpus=corpus,
         disturbance=disturbance,
         budget_s=budget_s,
         spent_s=pipeline.spent_s(stamps, last=LAST),
@@ -171,7 +185,7 @@ def read_run(folder: Path, budget_s: float, *, disturbance: str) -> Run:
 def table(runs: list[Run]) -> str:
     """One line for each run, three for each budget."""
     time_head = f"{'planned':>10} {'spent':>10} {'late':>9} {'used':>7}"
-    head = f"{time_head} {'val bpb':>8} {'forecast':>8} {'80 % interval':>16} {'step':>9} {'planned':>9} {'memory':>9} {'planned':>9}   by stage"
+    head = f"{time_head} {'val bpb':>8} {'forecast':>8} {'80 % interval':>16} {'step':>9} {'planned':>9} {'memory':>9} {'planned':>9}   text and stages"
     lines = [head]
     for budget_s in dict.fromkeys(run.budget_s for run in runs):
         same = [run for run in runs if run.budget_s == budget_s]
@@ -186,7 +200,7 @@ def run_line(run: Run) -> str:
     pace = f"{1e3 * run.step_s:6.1f} ms {1e3 * run.forecast_step_s:6.1f} ms"
     memory = f"{format_bytes(run.peak_memory_bytes):>9} {format_bytes(run.forecast_memory_bytes):>9}"
     stages = ", ".join(f"{name} {elapsed_s:.1f}" for name, elapsed_s in run.stages_s.items())
-    return f"{times} {quality} {pace} {memory}   {stages}"
+    return f"{times} {quality} {pace} {memory}   {Path(run.corpus).name}: {stages}"
 
 
 def budget_lines(same: list[Run]) -> list[str]:
@@ -209,19 +223,20 @@ def spread(ratios: list[float]) -> str:
 def main() -> None:
     """Run every budget as often as wished, round by round, so that a slow hour of the machine meets all of them."""
     parser = argparse.ArgumentParser(description="Run whole cold pipelines and compare the time planned with the time spent.")
-    parser.add_argument("--budgets", default="60s,3m", help="durations, separated by commas (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="of each budget (default: %(default)s)")
-    parser.add_argument(
-        "--corpus", default=pipeline.STDLIB, help="a text file or folder, or one with `train` and `validation` (default: %(default)s, the embedded source)"
-    )
+    pipeline.add_cases(parser, budgets="60s,3m")
+    parser.add_argument("--runs", type=int, default=3, help="of each budget with each text (default: %(default)s)")
     parser.add_argument("--disturb", choices=DISTURBANCES, default="none", help="what happens at half time (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the runs as JSON")
     arguments = parser.parse_args()
+    cases = [(corpus, budget) for _ in range(arguments.runs) for corpus in arguments.corpora for budget in arguments.budgets]
     runs = []
-    for number in range(arguments.runs):
-        for budget in arguments.budgets.split(","):
-            print(f"--- run {number + 1} of {arguments.runs}, {budget}", file=sys.stderr, flush=True)
-            runs.append(run_once(budget, corpus=arguments.corpus, disturbance=arguments.disturb))
+    with tempfile.TemporaryDirectory(prefix="pufferfish-deadline-") as name:
+        project = Path(name)
+        pipeline.copy_project(project)
+        for number, (corpus, budget) in enumerate(cases, 1):
+            print(f"--- run {number} of {len(cases)}: {corpus}, {budget}", file=sys.stderr, flush=True)
+            runs.append(run_once(budget, corpus=corpus, disturbance=arguments.disturb, project=project))
+            print(f"--- {run_line(runs[-1])}", file=sys.stderr, flush=True)
     print(json.dumps([asdict(run) for run in runs], indent=2) if arguments.json else table(sorted(runs, key=lambda run: run.budget_s)))
 
 

@@ -5,6 +5,7 @@ Each runs in a fresh copy of this checkout: nothing is cached, nothing is measur
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from typing import IO, Any
 import psutil
 import yaml
 
+from pufferfish.base.units import parse_duration
 from pufferfish.schema.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +43,32 @@ class Refused(Exception):
     def __init__(self, stage: str, text: str) -> None:
         super().__init__(text)
         self.stage, self.text = stage, text
+
+
+def add_cases(parser: argparse.ArgumentParser, *, budgets: str) -> None:
+    """The options that say what to run: `--budgets`, with a default, and `--corpora`."""
+    parser.add_argument("--budgets", type=durations, default=budgets, help="durations, separated by commas (default: %(default)s)")
+    parser.add_argument(
+        "--corpora",
+        type=corpora,
+        default=STDLIB,
+        help="text files or folders, separated by commas; those with `train` and `validation` bring both (default: %(default)s, embedded)",
+    )
+
+
+def durations(text: str) -> list[str]:
+    """Raises ValueError for what is none."""
+    for part in text.split(","):
+        parse_duration(part)
+    return text.split(",")
+
+
+def corpora(text: str) -> list[str]:
+    """The embedded source, and full paths. Raises ArgumentTypeError where there is nothing."""
+    found = [part if part == STDLIB else str(Path(part).resolve()) for part in text.split(",")]
+    if missing := [part for part in found if part != STDLIB and not Path(part).exists()]:
+        raise argparse.ArgumentTypeError(f"there is no {missing[0]}")
+    return found
 
 
 def copy_project(folder: Path, *, source: Path = ROOT) -> None:

@@ -36,7 +36,7 @@ from report import Study, summarise, table
 from pufferfish.base.digest import digest_files
 from pufferfish.base.errors import UserError
 from pufferfish.base.stage import EXIT_USER_ERROR
-from pufferfish.base.units import format_duration, parse_duration
+from pufferfish.base.units import format_duration
 from pufferfish.plan.prices import Price, PriceOf
 from pufferfish.plan.recipe import attention_for
 from pufferfish.plan.space import LAYERS, models
@@ -203,31 +203,10 @@ def price_here(model: ModelPlan, attention: str) -> Price:
     return decoder_price(model, attention=attention)
 
 
-def durations(text: str) -> list[str]:
-    """Raises ValueError for what is none."""
-    for part in text.split(","):
-        parse_duration(part)
-    return text.split(",")
-
-
-def corpora(text: str) -> list[str]:
-    """The embedded source, and full paths. Raises ArgumentTypeError where there is nothing."""
-    found = [part if part == pipeline.STDLIB else str(Path(part).resolve()) for part in text.split(",")]
-    if missing := [part for part in found if part != pipeline.STDLIB and not Path(part).exists()]:
-        raise argparse.ArgumentTypeError(f"there is no {missing[0]}")
-    return found
-
-
 def main() -> None:
     """Study all cases, one after the other, and compare."""
     parser = argparse.ArgumentParser(description="Compare the planner's choice with the best that a search finds at equal total time.")
-    parser.add_argument("--budgets", type=durations, default="60s,2m", help="durations, separated by commas (default: %(default)s)")
-    parser.add_argument(
-        "--corpora",
-        type=corpora,
-        default=pipeline.STDLIB,
-        help="text files or folders, separated by commas; those with `train` and `validation` bring both (default: %(default)s, embedded)",
-    )
+    pipeline.add_cases(parser, budgets="60s,2m")
     parser.add_argument("--runs", type=int, default=25, help="of each search, at most (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="file of all runs, one JSON line each; those in it are not run again")
     parser.add_argument("--seeds", type=int, default=1, help="random configurations of each case (default: %(default)s)")

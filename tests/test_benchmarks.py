@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "deadline.py"
+HELD_BYTES = 64_000_000
 TRAINING = """
 import sys, time
 from pathlib import Path
@@ -30,10 +31,10 @@ deadline = load_script()
 
 
 def made_up(**changes):
-    run = {"budget_s": 40.0, "spent_s": 39.0, "stages_s": {"hardware-probe": 4.0, "train": 21.5}, "val_bpb": 2.0, "disturbance": "none"}
+    run = {"budget_s": 40.0, "spent_s": 39.0, "stages_s": {"hardware-probe": 4.0, "train": 21.5}, "val_bpb": 2.0}
     forecast = {"forecast_bpb": 2.1, "forecast_low_bpb": 1.95, "forecast_high_bpb": 2.3}
     cost = {"step_s": 0.11, "forecast_step_s": 0.1, "peak_memory_bytes": 600_000_000, "forecast_memory_bytes": 800_000_000}
-    return deadline.Run(**{**run, **forecast, **cost, **changes})
+    return deadline.Run(**{"corpus": "/texts/rhymes", "disturbance": "none", **run, **forecast, **cost, **changes})
 
 
 def write_json(path, content):
@@ -60,14 +61,14 @@ def test_a_run_is_read_from_what_the_stages_left(tmp_path):
     write_json(tmp_path / "artifacts/plan.json", {"forecast": forecast})
     write_json(tmp_path / "artifacts/model/outcome.json", {"median_step_s": 0.11, "peak_memory_bytes": 600_000_000})
     write_json(tmp_path / "artifacts/evaluation.json", {"val_bpb": 2.0})
-    run = deadline.read_run(tmp_path, 40.0, disturbance="none")
+    run = deadline.read_run(tmp_path, 40.0, corpus="/texts/rhymes", disturbance="none")
     assert run == made_up(stages_s={"hardware-probe": 4.0, "train": 21.5, "export": 12.5})
     assert list(run.stages_s) == ["hardware-probe", "train", "export"]
 
 
 def test_every_run_has_its_line_with_the_plan_beside_what_was_found():
     head, line, *_ = deadline.table([made_up()]).splitlines()
-    found = "40.0 s 39.00 s -1.00 s 97.5% 2.0000 2.1000 1.9500 2.3000 110.0 ms 100.0 ms 600.0 MB 800.0 MB hardware-probe 4.0, train 21.5"
+    found = "40.0 s 39.00 s -1.00 s 97.5% 2.0000 2.1000 1.9500 2.3000 110.0 ms 100.0 ms 600.0 MB 800.0 MB rhymes: hardware-probe 4.0, train 21.5"
     assert " ".join(line.split()) == found
     assert [head.index(word) + len(word) for word in ("spent", "late", "used")] == [line.index(word) + len(word) for word in ("39.00 s", "-1.00 s", "97.5%")]
 
@@ -140,14 +141,17 @@ def test_a_pipeline_that_never_trains_is_not_waited_for_forever():
         deadline.find_training(psutil.Process(process.pid))
 
 
-@pytest.mark.parametrize(("disturbance", "num_processes"), [("none", 0), ("core", 1), ("disk", 1)])
-def test_a_disturbance_lasts_until_the_end_and_no_longer(tmp_path, disturbance, num_processes):
+@pytest.mark.parametrize(("disturbance", "num_processes"), [("none", 0), ("core", 1), ("disk", 1), ("memory", 1)])
+def test_a_disturbance_lasts_until_the_end_and_no_longer(tmp_path, disturbance, num_processes, monkeypatch):
+    monkeypatch.setattr(deadline, "available_memory_bytes", lambda: deadline.LEFT_BYTES + HELD_BYTES)
     me = psutil.Process()
     before = len(me.children())
     with deadline.DISTURBANCES[disturbance](me, tmp_path):
         assert len(me.children()) - before == num_processes
         if disturbance == "disk":
             wait_for(lambda: any(path.stat().st_size for path in tmp_path.iterdir()))
+        if disturbance == "memory":
+            wait_for(lambda: me.children()[-1].memory_info().rss > HELD_BYTES)
     assert len(me.children()) == before
 
 
