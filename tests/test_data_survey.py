@@ -121,3 +121,17 @@ def test_what_is_left_to_learn_from_is_estimated():
     assert train_bytes_after_split(corpus, validation_share=0.25, max_validation_bytes=100) == corpus.num_bytes - 100
     own = corpus.model_copy(update={"validation_path": "own"})
     assert train_bytes_after_split(own, validation_share=0.25, max_validation_bytes=100) == corpus.num_bytes
+
+
+def test_numbers_fill_only_a_small_vocabulary_and_are_learned_from_all_the_same():
+    source = random.Random(0)
+    Path("numbers.csv").write_text("".join(",".join(str(source.randrange(10**6)) for _ in range(12)) + "\n" for _ in range(20_000)), "utf-8")
+    found = surveyed(DataParams(source="text", path="numbers.csv"), 260, 512, 1024)
+    assert [each.vocab_size for each in found.vocabularies] == [260]
+
+
+def test_a_large_text_is_not_looked_at_with_tiny_vocabularies():
+    data = write_lines("lines.txt", 30_000, num_words=2000)
+    assert Path("lines.txt").stat().st_size > 1_000_000
+    assert [each.vocab_size for each in surveyed(data, 260, 512, 1024).vocabularies] == [512, 1024]
+    assert [each.vocab_size for each in surveyed(data, 300).vocabularies] == [300]

@@ -97,11 +97,11 @@ def test_a_mistake_is_told_in_three_lines_with_its_place(tmp_path, section, line
 
 
 SHAPES = [
-    ("d_model: 96\n  num_heads: 5", "the nearest legal number of heads for d_model 96 is 4"),
+    ("d_model: 96\n  num_heads: 5", "the nearest legal number of heads for d_model 96 is 4; or give `head_dim`"),
     ("d_model: 7\n  num_heads: 2", "the nearest legal d_model are 6 and 8"),
     ("num_heads: 6\n  num_kv_heads: 4", "the nearest legal num_kv_heads for 6 heads is 3"),
     ("num_heads: 6\n  num_kv_heads: 12", "the nearest legal num_kv_heads for 6 heads is 6"),
-    ("d_model: 64\n  num_kv_heads: 7", "the nearest legal number of heads for d_model 64 is 8"),
+    ("d_model: 64\n  head_dim: 7", "the nearest legal head_dim are 6 and 8"),
 ]
 
 

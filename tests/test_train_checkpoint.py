@@ -16,7 +16,7 @@ from pufferfish.base.errors import UserError
 from pufferfish.schema.reports import Shard, Subset
 from pufferfish.train import checkpoint
 from pufferfish.train.record import Record
-from pufferfish.train.work import own, run_key, work_folder, work_identity
+from pufferfish.train.work import mark_finished, own, remove_finished, run_key, work_folder, work_identity
 
 TENSORS = {
     "weight.a": torch.randn(7, 5),
@@ -232,3 +232,20 @@ def test_the_name_of_the_row_is_made_once(tmp_path):
     first = run_key(tmp_path)
     assert len(first) == 32
     assert run_key(tmp_path) == first
+
+
+def test_finished_work_is_kept_until_dvc_has_taken_the_model_and_then_training_is_anew(workplace):
+    mine, other, unfinished = (workplace / "work" / name for name in ("mine", "other", "unfinished"))
+    for folder in (mine, other, unfinished):
+        folder.mkdir(parents=True)
+    mark_finished(mine)
+    mark_finished(other)
+    lock = workplace / "dvc.lock"
+    lock.write_text("of an earlier run")
+    marked_s = (mine / "finished").stat().st_mtime
+    os.utime(lock, (marked_s - 9, marked_s - 9))
+    remove_finished(but=mine)
+    assert [folder.exists() for folder in (mine, other, unfinished)] == [True, False, True]
+    os.utime(lock, (marked_s + 9, marked_s + 9))
+    remove_finished(but=mine)
+    assert [folder.exists() for folder in (mine, other, unfinished)] == [False, False, True]

@@ -146,6 +146,8 @@ COURSES = {
     "a pace that the plan underrated": lambda: constant(0.03),
     "a jittery pace": jittery,
     "a slow first step": lambda: with_stalls((0, 6.0)),
+    "a stall in the first step": lambda: with_stalls((0, 30.0)),
+    "a stall in the second step": lambda: with_stalls((1, 30.0)),
     "one stall of 10 s": lambda: with_stalls((300, 10.0)),
     "a stall in the cooldown": lambda: with_stalls((800, 10.0)),
     "a laptop asleep for half of the time": lambda: with_stalls((200, 50.0)),
@@ -193,6 +195,12 @@ def test_a_resumed_clock_goes_on_and_ends_in_time():
     assert run.u[200] == pytest.approx(0.8, abs=0.01)
     assert run.u[-1] >= 0.99
     assert run.late_s <= 0
+
+
+def test_a_stall_in_the_first_step_after_a_resumption_skips_nothing_either():
+    run = race(with_stalls((0, 10.0)), share_s=40.0, u=0.4)
+    assert run.u[1] == pytest.approx(0.4, abs=0.01)
+    assert run.u[-1] >= 0.97
 
 
 def test_time_that_is_reserved_is_not_spent_on_steps():

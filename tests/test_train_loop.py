@@ -21,7 +21,7 @@ from pufferfish.data.shards import write_validation_text
 from pufferfish.model.load import load_model
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome, Shard, Subset
-from pufferfish.train import checkpoint, finish, loop
+from pufferfish.train import checkpoint, finish, loop, saving
 from pufferfish.train.average import is_worth_it
 from pufferfish.train.clock import DeadlineClock
 from pufferfish.train.loop import Corpora, Training
@@ -43,7 +43,7 @@ def training(work, *, share_s=60.0, recorded=None, should_stop=lambda: False, mo
 @pytest.fixture
 def unhurried(monkeypatch):
     """Checkpoints may take all the time: with `checkpoint_interval_s=0.0` each step is saved."""
-    monkeypatch.setattr(loop, "MAX_SAVE_SHARE", float("inf"))
+    monkeypatch.setattr(saving, "MAX_SHARE", float("inf"))
 
 
 def names(events):
@@ -142,14 +142,6 @@ def test_a_run_against_the_clock_ends_with_its_time(tmp_path, monkeypatch):
     us = [event.u for event in of_kind(StepDone, events)]
     assert us == sorted(us)
     assert run.record.u[0] == 0.0
-
-
-def test_a_run_without_time_makes_no_step_and_says_that_it_is_late(tmp_path):
-    run = training(tmp_path, share_s=0.0, clock="deadline")
-    events = list(run.run())
-    assert names(events) == ["Started", "Finished"]
-    assert events[-1].late_s > 0
-    assert run.median_step_s == 0.0
 
 
 def realised(run, path):
@@ -272,6 +264,43 @@ def paced(monkeypatch, durations, *, step=still):
     monkeypatch.setattr(loop, "now_s", lambda: now[0])
     monkeypatch.setattr(Trainer, "step", timed)
     return now
+
+
+def test_a_training_without_a_single_step_is_no_model(tmp_path, monkeypatch):
+    now = paced(monkeypatch, repeat(0.5))
+    run = Training(whole_plan(train=train_plan(clock="deadline")), CORPORA, tmp_path, share_s=10.0, start_s=now[0] - 9.9, finish_s=0.0)
+    with pytest.raises(UserError, match="no time was left for a single step") as error:
+        list(run.run())
+    assert "10.4 s of 10.0 s for training had passed" in error.value.saw  # the dry step takes half a second
+    assert run.median_step_s == 0.0
+
+
+def test_nothing_is_evaluated_or_saved_after_the_deadline(tmp_path, monkeypatch):
+    now = paced(monkeypatch, chain([0.1] * 59, [50.0]))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=1, checkpoint_interval_s=20.0))
+    evaluations_take(monkeypatch, now, 5.0)
+    run = Training(plan, CORPORA, tmp_path, share_s=12.0, start_s=now[0], finish_s=0.0)
+    events = list(run.run())
+    assert not of_kind(CheckpointSaved, events)
+    assert all(event.elapsed_s < 12.0 for event in of_kind(EvalDone, events))
+
+
+def test_a_checkpoint_that_would_cost_the_deadline_is_skipped_and_that_is_told(tmp_path, monkeypatch):
+    now = paced(monkeypatch, repeat(0.5))
+    save = checkpoint.save
+
+    def slow_save(*arguments):
+        now[0] += 12.0 if now[0] < 1030 else 0.1
+        return save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    monkeypatch.setattr(saving, "MAX_SHARE", float("inf"))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0, checkpoint_interval_s=20.0))
+    run = Training(plan, CORPORA, tmp_path, share_s=62.0, start_s=now[0], finish_s=0.0)
+    events = list(run.run())
+    assert len(of_kind(CheckpointSaved, events)) == 1
+    assert [event.reason for event in of_kind(Refit, events)] == ["checkpoint skipped: one took 12.0 s"]
+    assert now[0] - 1000.0 <= 62.0
 
 
 def test_a_stall_until_after_the_deadline_cuts_the_schedule_off(tmp_path, monkeypatch):
@@ -682,6 +711,7 @@ def test_a_step_in_flight_has_its_time_before_the_deadline_and_launching_is_no_p
     monkeypatch.setattr(loop, "Readings", Device)
     evaluations_take(monkeypatch, now, 0.2)
     plan = whole_plan(train=train_plan(clock="deadline", num_evals=4, checkpoint_interval_s=20.0))
+    plan = plan.model_copy(update={"forecast": plan.forecast.model_copy(update={"step_s": step_s})})
     run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
     events = list(run.run())
     assert len(of_kind(EvalDone, events)) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 
@@ -15,7 +16,7 @@ from pufferfish.ui.plain import PlainView
 from pufferfish.ui.screen import ScreenView, panel
 from pufferfish.ui.summary import STAGES, summary
 from pufferfish.ui.tables import plan_text
-from pufferfish.ui.view import open_view
+from pufferfish.ui.view import open_view, view_for
 
 PHASES = Phases(hardware_probe_s=4.0, plan_s=9.0, prepare_subset_s=6.0, train_s=141.0, evaluate_s=10.0, export_s=7.0, between_s=3.0)
 CANDIDATE = Candidate(
@@ -171,13 +172,13 @@ def test_the_screen_redraws_at_most_four_times_a_second(plan, monkeypatch):
 def test_the_view_suits_the_place(plan, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("CI", raising=False)
-    assert isinstance(open_view(plan, stream=Terminal()), ScreenView)
-    assert isinstance(open_view(plan, stream=io.StringIO()), PlainView)
+    assert isinstance(view_for(plan, Terminal()), ScreenView)
+    assert isinstance(view_for(plan, io.StringIO()), PlainView)
     monkeypatch.setenv("TERM", "dumb")
-    assert isinstance(open_view(plan, stream=Terminal()), PlainView)
+    assert isinstance(view_for(plan, Terminal()), PlainView)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("CI", "true")
-    assert isinstance(open_view(plan, stream=Terminal()), PlainView)
+    assert isinstance(view_for(plan, Terminal()), PlainView)
 
 
 def test_no_color_means_no_color(plan, monkeypatch):
@@ -254,3 +255,15 @@ def test_the_summary_is_one_screen_with_everything(plan, hardware, outcome, eval
 
 def test_long_fields_are_cut_and_never_overflow():
     assert pack(["a" * 50, "b", "c"], width=40) == ["a" * 40, "b   c"]
+
+
+def test_the_work_goes_on_where_nobody_reads_what_it_says(plan):
+    reader, writer = os.pipe()
+    seen = []
+    with os.fdopen(writer, "w") as stream, open_view(plan, stream=stream) as view:
+        view(Started(step=0, num_params=1_310_000, train_s=141.0, is_resumed=False))
+        os.close(reader)
+        for step in range(3):
+            view(Warned(step=step, message="the text is repeated"))
+            seen.append(step)
+    assert seen == [0, 1, 2]

@@ -23,16 +23,20 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Ctrl-C, a termination signal, or the death of the process that started us, noted to be obeyed between two steps. A second signal ends at once."""
+    """Ctrl-C, a termination signal, a closed terminal, or the death of the process that started us, noted to be obeyed between two steps.
+
+    A second signal ends at once.
+    """
 
     def __init__(self) -> None:
         self._is_wanted, self._parent = False, os.getppid()
 
     @classmethod
     def install(cls) -> StopRequest:
-        """Take over SIGINT and SIGTERM."""
+        """Take over SIGINT, SIGTERM, and SIGHUP where it is not ignored, as after `nohup`."""
         request = cls()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+        for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
             signal.signal(number, request._note)
         return request
 

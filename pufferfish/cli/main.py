@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from typing import Any, NoReturn
 
 from pufferfish import __version__
 from pufferfish.base.errors import UserError
+from pufferfish.base.output import mute
 from pufferfish.base.stage import EXIT_INTERRUPTED, EXIT_USER_ERROR
 
 COMMANDS = {
@@ -21,7 +21,7 @@ COMMANDS = {
     "plan": "what would be trained for a budget, and how good it would be, without training",
     "size": "what any model would need: parameters, arithmetic, memory, days on a machine",
     "generate": "continue a text with the trained model",
-    "replay": "train the last model once more and see whether the weights are the same, bit for bit",
+    "replay": "train the last model, or that of an earlier run, once more and see whether the weights are the same, bit for bit",
     "summary": "what the last `dvc repro` did",
 }
 
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         return tell(f"{name}: interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has seen enough (`| head`); keep the interpreter from complaining when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(sys.stdout)
         return 0
 
 

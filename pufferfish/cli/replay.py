@@ -1,10 +1,9 @@
-"""`pufferfish replay`: train the last model once more, step by step, and see whether the weights are the same, bit for bit."""
+"""`pufferfish replay`: train a model once more, step by step, and see whether the weights are the same, bit for bit."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from pufferfish.base import paths
 
@@ -13,23 +12,23 @@ EXIT_DIFFERENT = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which training."""
-    help_text = "what `dvc repro` left behind: the model with its schedule, and the prepared text (default: %(default)s)"
-    parser.add_argument("folder", nargs="?", type=Path, default=paths.ARTIFACTS, metavar="FOLDER", help=help_text)
+    help_text = "a folder that `dvc repro` left behind, with the model, its schedule and the prepared text, or the id of a run in MLflow (default: %(default)s)"
+    parser.add_argument("training", nargs="?", default=str(paths.ARTIFACTS), metavar="FOLDER|RUN", help=help_text)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 for the same weights, 1 for others. Raises UserError if there is nothing to repeat or if the prepared text changed."""
     from pufferfish.base.runtime import ensure_runtime
-    from pufferfish.experiments.recording import open_recording
+    from pufferfish.experiments.recording import find_recording
 
-    recording = open_recording(arguments.folder)
-    ensure_runtime(recording.plan.train.num_threads)
+    with find_recording(arguments.training, report=lambda line: print(f"replay: {line}", flush=True)) as recording:
+        ensure_runtime(recording.plan.train.num_threads)
 
-    from pufferfish.experiments.replay import replay, told  # torch arrives here
-    from pufferfish.ui.view import open_view
+        from pufferfish.experiments.replay import replay, told  # torch arrives here
+        from pufferfish.ui.view import open_view
 
-    print(f"replay: {recording.outcome.num_steps:,} steps of {arguments.folder}, in a temporary folder", flush=True)
-    with open_view(recording.plan, stream=sys.stdout) as view:
-        comparison = replay(recording, view)
+        print(f"replay: {recording.outcome.num_steps:,} steps of {arguments.training}, in a temporary folder", flush=True)
+        with open_view(recording.plan, stream=sys.stdout) as view:
+            comparison = replay(recording, view)
     print(told(comparison))
     return EXIT_DIFFERENT if comparison.explanation else 0

@@ -28,6 +28,7 @@ OPTIONS = {  # field of the settings -> option
     "seq_len": "--context",
     "num_heads": "--heads",
     "num_kv_heads": "--kv-heads",
+    "head_dim": "--head-dim",
     "d_ff": "--ff",
 }
 MEANINGS = {
@@ -36,6 +37,7 @@ MEANINGS = {
     "seq_len": "context in tokens",
     "num_heads": "query heads (default: as the plan chooses)",
     "num_kv_heads": "key/value heads (default: as the plan chooses)",
+    "head_dim": "width of a head (default: width over heads, as the plan chooses without --heads)",
     "d_ff": "width of the feed-forward layer (default: 8/3 of the width)",
 }
 REQUIRED = ("num_layers", "d_model", "seq_len")

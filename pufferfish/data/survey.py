@@ -25,6 +25,7 @@ from pufferfish.schema.plan import DataPlan
 BLOCK_BYTES = 1 << 14
 HELD_OUT = 4  # one block of the sample in so many is encoded, the others train the tokenizer
 HARDNESS_VOCABULARY = 2048  # for all texts the same, so that they can be compared
+SMALL_BYTES, USUAL_VOCABULARY = 1_000_000, 512  # a text from this size on looks at smaller vocabularies only where it fills no other, as numbers do
 MOST_BYTES = 16_000_000  # of text that are looked at: short lines take half a second for each pass
 
 
@@ -48,7 +49,7 @@ class Survey:
 
 
 def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
-    """Look at `plan.train_bytes` of the training side, and at more where they fill none of the vocabularies.
+    """Look at `plan.train_bytes` of the training side, and at more where they fill none of the vocabularies; very small ones are for small texts.
 
     One tokenizer is trained, the largest; the smaller are its first merges. Raises UserError that names the reachable size if
     what is looked at fills none, and as `split` does.
@@ -68,6 +69,8 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
         if sizes or sample_bytes >= train.num_bytes:
             break
         sample_bytes *= 4
+    if train.num_bytes >= SMALL_BYTES:
+        sizes = [size for size in sizes if size >= USUAL_VOCABULARY] or sizes
     if not sizes:
         wanted = min(vocab_sizes)
         raise UserError(

@@ -19,12 +19,12 @@ from pufferfish.schema.plan import ModelPlan, TrainPlan
 
 FEWEST_STEPS = 100  # of the optimizer: with fewer, nothing is learned
 BATCH_CHOICES = (0.5, 1.0, 2.0)  # times the best batch
+COUNTED_CHOICES = (0.125, 0.25, 0.5, 1.0, 2.0)  # times the batch with which counted steps would take about the time that there is
 COMPILE_S = {"cpu": 35.0, "cuda": 60.0}  # a cold compilation, where none was measured: 36 s for 2 layers on 2 slow cores (docs/LOG.md); a guess for GPUs
 COUNTED_SHARE = 0.8  # of the time, for counted steps: the evaluation that follows is priced by a pace that is not known before
 OVER_TIME = 1.25  # counted steps that take longer than the budget may take so many times the quickest possible, to take them better
 OFTEN_READ = 3.0  # a small text, to place the batch
 LEAST_UNUSED = 0.05  # of the time for steps: less is used all the same
-BATCH_ROUNDS = 60  # of the fixed point below; each round takes off more than a third of the error
 
 
 @dataclass(frozen=True)
@@ -212,12 +212,13 @@ def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabula
     wish = situation.train
     if wish.tokens_per_step != "auto":
         wanted = [float(wish.tokens_per_step)] if wish.tokens_per_step % model.seq_len == 0 else []
-    elif wish.num_steps != "auto":
-        wanted = [tokens_per_step_for(wish.num_steps)]
     else:
         in_time = max(1.0, loop_seconds(situation, vocabulary, is_compiled=is_compiled)) * price_per_second(situation, model, price)
-        best = scaling.best_tokens_per_step(min(in_time, OFTEN_READ * situation.text.unique_bytes / vocabulary.bytes_per_token))
-        wanted = [factor * best for factor in BATCH_CHOICES]
+        in_time = min(in_time, OFTEN_READ * situation.text.unique_bytes / vocabulary.bytes_per_token)
+        if wish.num_steps == "auto":
+            wanted = [factor * scaling.best_tokens_per_step(in_time) for factor in BATCH_CHOICES]
+        else:
+            wanted = [factor * in_time / wish.num_steps for factor in COUNTED_CHOICES]
     for tokens in wanted:
         tokens_per_step = whole_tokens_per_step(situation, model, tokens)
         if tokens_per_step not in seen:
@@ -230,14 +231,6 @@ def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabula
 def loop_seconds(situation: Situation, vocabulary: Vocabulary, *, is_compiled: bool) -> float:
     """Time for steps; nothing or less where the compilation takes all of it."""
     return situation.loop_s(vocabulary) - (COMPILE_S[situation.hardware.fingerprint.device] if is_compiled else 0.0)
-
-
-def tokens_per_step_for(num_steps: int) -> float:
-    """The best batch B for so many steps, which read num_steps B tokens: the fixed point of B = best(num_steps B)."""
-    tokens_per_step = 1.0
-    for _ in range(BATCH_ROUNDS):
-        tokens_per_step = scaling.best_tokens_per_step(num_steps * tokens_per_step)
-    return tokens_per_step
 
 
 def price_per_second(situation: Situation, model: ModelPlan, price: Price) -> float:

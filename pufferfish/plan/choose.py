@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from pufferfish.base.errors import UserError
+from pufferfish.base.units import format_bytes
 from pufferfish.plan import scaling
 from pufferfish.plan.candidate import Candidate, Situation, configurations, has_enough_steps, in_time
 from pufferfish.plan.prices import Measure, Vocabulary
@@ -20,6 +21,7 @@ KERNEL = 0.7  # e-folds of size over which a measured correction is trusted
 MEASURED_STEPS_S, MOST_STEPS = 0.4, 4  # time for the steps of one measurement, and how many of them it takes where they take longer
 MEASURE_START_S = 0.3  # building and first step of a measurement, besides its steps
 COMPILING_GAIN = 0.01  # that a compiled candidate must promise over the best eager one: measuring it costs a compilation, more than all others together
+MUCH_SMALLER = 0.75  # of what did not fit: what is tried next, so that a device that others use is not tried with everything
 FEWEST_MEASURED = 5  # shapes, where there is time: the errors of predictions differ by shape
 
 
@@ -64,14 +66,19 @@ def measure_best(
     while target := _next_to_measure(candidates, measured, text, is_affordable):
         result = measure(target.model, target.train)
         if not result.fits:
-            candidates = [candidate for candidate in candidates if candidate is not target]
+            candidates = _smaller(candidates, MUCH_SMALLER * target.memory.total) or _smaller(candidates, target.memory.total)
             if not candidates:
-                raise UserError("no model fits into memory", saw=f"{target.memory.total / 1e9:.1f} GB were expected to fit", fix="set `hardware_probe.memory`")
+                saw = f"not even the {format_bytes(target.memory.total)} of the smallest that was tried are free"
+                raise UserError("no model fits into memory", saw=saw, fix="end what else uses the memory, or pin smaller values in `model` and `train`")
             continue
         known = replace(target, measured=result)
         measured.append(known)
         candidates = [known if candidate is target else _corrected(candidate, measured) for candidate in candidates]
     return candidates, measured
+
+
+def _smaller(candidates: list[Candidate], num_bytes: float) -> list[Candidate]:
+    return [candidate for candidate in candidates if candidate.memory.total < num_bytes]
 
 
 def _next_to_measure(candidates: list[Candidate], measured: list[Candidate], text: Text, is_affordable: Callable[[Candidate, int], bool]) -> Candidate | None:
@@ -120,11 +127,17 @@ def distance(one: ModelPlan, other: ModelPlan) -> float:
 
 
 def choose(candidates: list[Candidate], *, text: Text) -> Candidate:
-    """The smallest of those whose forecast is within `NEAR` of the best. One not measured has to promise `UNMEASURED` more, and is never compiled."""
-    measured = [candidate for candidate in candidates if candidate.measured]
-    bound = (1 - UNMEASURED) * min((candidate.forecast(text) for candidate in measured), default=math.inf)
-    others = [each for each in candidates if not each.measured and not each.train.is_compiled and each.forecast(text) < bound] if measured else candidates
-    pool = [*measured, *others]
+    """The smallest of those whose forecast is within `NEAR` of the best that can be chosen."""
+    pool = eligible(candidates, text=text)
     best = min(candidate.forecast(text) for candidate in pool)
     near = [candidate for candidate in pool if candidate.forecast(text) <= best * (1 + NEAR)]
     return min(near, key=lambda candidate: (candidate.price.num_params, candidate.forecast(text)))
+
+
+def eligible(candidates: list[Candidate], *, text: Text) -> list[Candidate]:
+    """Those that can be chosen: where some were measured, one that was not has to promise `UNMEASURED` more, and is never compiled."""
+    measured = [candidate for candidate in candidates if candidate.measured]
+    if not measured:
+        return candidates
+    bound = (1 - UNMEASURED) * min(candidate.forecast(text) for candidate in measured)
+    return [*measured, *(each for each in candidates if not each.measured and not each.train.is_compiled and each.forecast(text) < bound)]

@@ -23,7 +23,11 @@ def nothing_fits(situation: Situation, models: Sequence[ModelPlan], vocabularies
             steps = max((each.loop_s / each.step_s for each in configurations(situation, models, vocabularies)), default=None)  # None: memory is too small
             if smaller := _largest_that_works(situation, models, vocabularies, name=name, steps=steps):
                 return _too_large(name, getattr(wish, name), smaller, steps=steps, loop_s=loop_s)
-    bound = f"{situation.hardware.usable_memory_bytes / 1e9:.1f} GB of memory, {loop_s:.0f} s for training"
+    memory = f"{situation.hardware.usable_memory_bytes / 1e9:.1f} GB of memory"
+    if loop_s > 0 and not any(configurations(situation, models, vocabularies)):
+        fix = "pin smaller values in `model` and `train`, or allow more with `hardware_probe.memory` where that is pinned"
+        return UserError("no model fits into memory", saw=f"{memory} may be used", fix=fix)
+    bound = f"{memory}, {loop_s:.0f} s for training"
     fix = f"give more `budget.time` (a training needs {FEWEST_STEPS} steps), or pin smaller values in `model` and `train`"
     return UserError("no model fits into the time and memory", saw=bound, fix=fix)
 

@@ -105,7 +105,7 @@ def _train_bytes(case: Case, vocabulary: Vocabulary, *, read_bytes: float, loop_
 def search_reasons(case: Case, selection: Selection) -> list[str]:
     """Why this configuration, in sentences."""
     best, measured = selection.best, selection.measured
-    lowest = min(candidate.forecast(selection.text) for candidate in selection.candidates)
+    lowest = min(candidate.forecast(selection.text) for candidate in choose.eligible(selection.candidates, text=selection.text))
     known = sum(candidate.measured.is_kept for candidate in measured if candidate.measured)
     steps = f"{len(measured)} measured" + (f" ({known} of them earlier; `pufferfish doctor --remeasure` forgets)" if known else "")
     return [
@@ -141,6 +141,8 @@ def _compile_reason(case: Case, selection: Selection) -> str:
         return f"compile: {str(best.train.is_compiled).lower()}, as pinned"
     others = [candidate for candidate in selection.candidates if candidate.train.is_compiled != best.train.is_compiled]
     cost = f"about {COMPILE_S[case.hardware.fingerprint.device]:.0f} s of the training time"
+    if not others and best.train.is_compiled:
+        return "compiled: nothing else is quick enough"
     if not others:
         return "not compiled: no compiler, or the compilation would take all the time"
     other = min(candidate.forecast(selection.text) for candidate in others)

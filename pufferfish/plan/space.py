@@ -48,13 +48,17 @@ def _pinned(value: int | str, choices: Sequence[int]) -> Sequence[int]:
 def _heads(wish: ModelParams, d_model: int) -> tuple[int, int, int] | None:
     """Query heads, key/value heads and their width for a width of the model, or None where the pinned numbers do not fit."""
     kv_heads = wish.num_kv_heads if isinstance(wish.num_kv_heads, int) else 0
+    head_dim = wish.head_dim if isinstance(wish.head_dim, int) else min(HEAD_DIM, d_model)
     if isinstance(wish.num_heads, int):
         num_heads = wish.num_heads
-        if d_model % (2 * num_heads) or (kv_heads and num_heads % kv_heads):
+        if kv_heads and num_heads % kv_heads:
             return None
-        head_dim = d_model // num_heads
+        if wish.head_dim == "auto":
+            if d_model % (2 * num_heads):
+                return None
+            head_dim = d_model // num_heads
     else:
-        num_heads, head_dim = max(FEWEST_HEADS, int(d_model / HEAD_DIM + 0.5)), min(HEAD_DIM, d_model)
+        num_heads = max(FEWEST_HEADS, int(d_model / head_dim + 0.5))
         if kv_heads:
             num_heads = kv_heads * max(1, round(num_heads / kv_heads))
     grouped = num_heads // 4 if num_heads >= FEW_HEADS and num_heads % 4 == 0 else num_heads

@@ -146,6 +146,7 @@ class ModelParams(Strict):
     d_model: OrAuto[Width] = Field("auto", description="width of the residual stream")
     num_heads: OrAuto[Width] = Field("auto", description="query heads")
     num_kv_heads: OrAuto[Width] = Field("auto", description="key/value heads; divides num_heads")
+    head_dim: OrAuto[Width] = Field("auto", description="width of a head, even; auto: d_model / num_heads where num_heads is pinned")
     d_ff: OrAuto[Count] = Field("auto", description="width of the SwiGLU feed-forward layer")
     seq_len: OrAuto[Annotated[int, Field(strict=True, ge=8, le=131072)]] = Field("auto", description="context in tokens")
     is_tied: OrAuto[Flag] = Field("auto", description="share input and output embeddings")
@@ -169,13 +170,14 @@ class ModelParams(Strict):
         if self.d_model != "auto" and self.d_model % 2:
             near = f"the nearest legal d_model are {self.d_model - 1} and {self.d_model + 1}"
             raise ValueError(f"an odd width does not divide into pairs for the position embedding: {near}")
-        if self.num_heads != "auto" and self.d_model != "auto" and self.d_model % (2 * self.num_heads):
-            raise ValueError(f"heads do not divide the width into even parts: {_legal_heads(self.d_model, self.num_heads)}")
+        if self.head_dim != "auto" and self.head_dim % 2:
+            near = f"the nearest legal head_dim are {self.head_dim - 1} and {self.head_dim + 1}"
+            raise ValueError(f"an odd head does not divide into pairs for the position embedding: {near}")
+        if self.head_dim == "auto" and self.num_heads != "auto" and self.d_model != "auto" and self.d_model % (2 * self.num_heads):
+            raise ValueError(f"heads do not divide the width into even parts: {_legal_heads(self.d_model, self.num_heads)}; or give `head_dim`")
         if self.num_heads != "auto" and self.num_kv_heads != "auto" and self.num_heads % self.num_kv_heads:
             fits = _nearest_number((n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0), self.num_kv_heads)
             raise ValueError(f"key/value heads do not divide the heads: the nearest legal num_kv_heads for {self.num_heads} heads is {fits}")
-        if self.num_kv_heads != "auto" and self.num_heads == "auto" and self.d_model != "auto" and self.d_model % (2 * self.num_kv_heads):
-            raise ValueError(f"key/value heads do not divide the width into even parts: {_legal_heads(self.d_model, self.num_kv_heads)}")
         return self
 
 

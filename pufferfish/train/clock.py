@@ -96,8 +96,9 @@ class DeadlineClock:
     """Progress by the remaining-fraction rule: after each step u += (1 - u) / (expected remaining steps).
 
     It is monotonic, reaches 1 exactly when time runs out, and a stall only shortens the future: nothing of the schedule is skipped as long as time is left.
-    The pace is the mean of the last steps without outliers: a step that took over three times the median is a stall, until half of the steps are like it,
-    which is a slower machine. Where steps are only launched, each tick but the first measures the step before, and the one in flight has its time too.
+    The pace is the mean of the last steps without outliers, the planned pace first among them: a step that took over three times the median is a stall, until
+    half of the steps are like it, which is a slower machine. Where steps are only launched, each tick but the first measures the step before, and the one in
+    flight has its time too.
     Time that is needed for anything else is reserved through `reserve_s`; if that takes all that is left, the schedule is cut off.
     """
 
@@ -114,15 +115,14 @@ class DeadlineClock:
         is_in_flight: Callable[[], bool] = lambda: False,
         now: Callable[[], float] = now_s,
     ) -> None:
-        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until there is a measured one; after `most_steps` it ends before the deadline.
+        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until others were measured; after `most_steps` it ends before the deadline.
 
         `is_in_flight` tells whether the last step may still be computed on an accelerator.
         """
         self.deadline_s, self.u, self.now, self._is_in_flight = deadline_s, u, now, is_in_flight
         self._steps_left = most_steps
         self.reserve_s = 0.0
-        self._planned_s = step_s
-        self._last_steps = deque[float](maxlen=self.WINDOW)
+        self._last_steps = deque[float]([step_s], maxlen=self.WINDOW)
         self._last_s = now()
         self._is_over = False
         self._was_in_flight = False  # a step, when this one began
@@ -159,8 +159,6 @@ class DeadlineClock:
         return max(self._usual_steps())
 
     def _usual_steps(self) -> list[float]:
-        if not self._last_steps:
-            return [self._planned_s]
         longest_s = self._longest_s
         return [elapsed_s for elapsed_s in self._last_steps if elapsed_s <= longest_s]
 

@@ -19,7 +19,7 @@ from pufferfish.train.schedule import lr_share
 
 
 def save_model(training: Training, plan: Plan, subset: Subset, *, tokenizer: Path, run_key: str, target: Path) -> Outcome:
-    """Write the folder beside and move it into place. Raises UserError if that fails, for example on a full disk; the checkpoints are still there then."""
+    """Write the folder beside and move it into place. Raises UserError if that fails, for example on a full disk; checkpoints are still there then."""
     temporary = atomic.beside(target)
     try:
         temporary.mkdir(parents=True)
@@ -31,7 +31,8 @@ def save_model(training: Training, plan: Plan, subset: Subset, *, tokenizer: Pat
         outcome.save(temporary / "outcome.json")
         atomic.replace_folder(target, temporary)
     except OSError as error:
-        fix = "make room there and run `dvc repro`: the training goes on from its last checkpoint"
+        then = "starts anew" if training.saved_step is None else f"goes on from its last checkpoint, at step {training.saved_step}"
+        fix = f"make room there and run `dvc repro`: the training {then}"
         raise UserError("the trained model cannot be saved", saw=f"{error}      ({target})", fix=fix) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

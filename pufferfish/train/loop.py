@@ -17,7 +17,9 @@ import numpy as np
 import torch
 
 from pufferfish.base.clock import now_s
+from pufferfish.base.errors import UserError
 from pufferfish.base.events import CheckpointSaved, EvalDone, Event, Finished, Refit, Shrunk, Started, StepDone, Warned
+from pufferfish.base.units import format_duration
 from pufferfish.data.batches import Prefetcher, Windows
 from pufferfish.schema.plan import Plan
 from pufferfish.train import checkpoint, memory
@@ -30,11 +32,10 @@ from pufferfish.train.evaluations import Evaluations
 from pufferfish.train.readings import Reading, Readings
 from pufferfish.train.realised import Realised
 from pufferfish.train.record import Record
+from pufferfish.train.saving import Saving
 from pufferfish.train.schedule import lr_share
 from pufferfish.train.step import Trainer
 from pufferfish.train.validation import Validation
-
-MAX_SAVE_SHARE = 0.02  # of the time between two checkpoints, for one of them
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Training:
         self.peak_memory_bytes = 0
         self.loop_s = 0.0
         self._step_s = deque[float](maxlen=1024)
-        self._save_s, self._saved_s = 0.0, now_s()
+        self._saving = Saving(plan.train.checkpoint_interval_s, now_s())
         self._evaluations = Evaluations(plan.train.num_evals, share_s)
         self._watch = Watch(plan.train.matrix_lr)
         self._disturbance = Disturbance(later_s=plan.budget.reserve_s)
@@ -100,7 +101,7 @@ class Training:
         yield from self._begin()
         self._readings = Readings(self.trainer.device)
         self.clock = self._make_clock()
-        self._saved_s = now_s()
+        self._saving.last_s = now_s()
         yield Started(self.step, self.plan.forecast.num_params, self.share_s - self.finish_s, self.num_resumes > 0)
         self._loop_start_s = now_s() - self.loop_s
         while not self.clock.is_over and not self.is_interrupted:
@@ -111,6 +112,9 @@ class Training:
         if self.is_interrupted:
             yield from self._checkpoint()
             return
+        if self.step == 0:
+            saw = f"{format_duration(self.elapsed_s)} of {format_duration(self.share_s)} for training had passed before the first step"
+            raise UserError("no time was left for a single step", saw=saw, fix="run `dvc repro` again (what was compiled is kept), or give more `budget.time`")
         self._watch.see_end(self.trainer.weights.masters.values(), self.step)
         self.is_averaged = is_worth_it(self.record.u)
         if self.is_averaged:
@@ -140,7 +144,7 @@ class Training:
         most_steps = self.plan.train.num_steps - self.step if self.plan.budget.unused_s else math.inf
         return DeadlineClock(
             self.start_s + self.share_s - self.finish_s,
-            step_s=self.plan.forecast.step_s,
+            step_s=self._disturbance.usual_s if math.isfinite(self._disturbance.usual_s) else self.plan.forecast.step_s,
             u=self._resumed_u,
             most_steps=most_steps,
             is_in_flight=lambda: self._readings.is_in_flight,
@@ -219,15 +223,21 @@ class Training:
     def _between_steps(self) -> Iterator[Event]:
         if isinstance(self.clock, DeadlineClock) and self.clock.is_measured and (reason := self._see_pace(self.clock)):
             yield Refit(self.step, reason, self.clock.expected_steps)
+        if isinstance(self.clock, DeadlineClock) and self.clock.is_over:
+            return
         if self._evaluations.is_due(self.clock.u):
             self._evaluations.num_past += 1
             if self._evaluations.are_too_dear and isinstance(self.clock, DeadlineClock):
                 yield Refit(self.step, f"evaluation skipped: it takes {self._evaluations.price_s:.1f} s", self.clock.expected_steps)
             else:
                 yield self._evaluate()
-        interval_s = max(self.plan.train.checkpoint_interval_s, self._save_s / MAX_SAVE_SHARE)
-        has_time = not isinstance(self.clock, DeadlineClock) or self.clock.remaining_s > self._save_s
-        if has_time and now_s() - self._saved_s > interval_s:
+        remaining_s = self.clock.remaining_s if isinstance(self.clock, DeadlineClock) else math.inf
+        if not self._saving.is_due(now_s(), remaining_s=remaining_s):
+            return
+        if remaining_s < self._saving.dearest_s:
+            self._saving.last_s = now_s()
+            yield Refit(self.step, f"checkpoint skipped: one took {self._saving.dearest_s:.1f} s", self.clock.expected_steps)
+        else:
             yield from self._checkpoint()
 
     def _evaluate(self) -> EvalDone | Warned:
@@ -266,7 +276,7 @@ class Training:
             "micro_batch": self.trainer.micro_batch,
             "evaluations": self._evaluations.as_progress(),
             "usual_step_s": self._disturbance.usual_s if math.isfinite(self._disturbance.usual_s) else None,
-            "save_s": self._save_s,
+            "saves_s": self._saving.times_s,
             "num_resumes": self.num_resumes,
             "peak_memory_bytes": self.peak_memory_bytes,
             "warnings": self.warnings,
@@ -277,9 +287,10 @@ class Training:
         except OSError as error:
             yield self._warn(f"the checkpoint could not be saved ({error.strerror or error}); training goes on, the last good one is kept")
         else:
-            self._save_s, self.saved_step = now_s() - started_s, self.step
-            yield CheckpointSaved(self.step, self._save_s, num_bytes)
-        self._saved_s = now_s()
+            self._saving.times_s.append(now_s() - started_s)
+            self.saved_step = self.step
+            yield CheckpointSaved(self.step, self._saving.times_s[-1], num_bytes)
+        self._saving.last_s = now_s()
 
     def _warn(self, message: str) -> Warned:
         self.warnings.append(message)
@@ -311,7 +322,7 @@ class Training:
         self.start_s, self.share_s = now_s() - progress["elapsed_s"], progress["share_s"]  # what was spent before the first start is spent once
         self._evaluations = Evaluations(self.plan.train.num_evals, self.share_s, **progress["evaluations"])
         self._disturbance = Disturbance(later_s=self.plan.budget.reserve_s, usual_s=progress["usual_step_s"] or math.inf)
-        self._save_s = progress["save_s"]
+        self._saving.times_s = progress["saves_s"]
 
     def _dry_step(self) -> Iterator[Event]:
         while True:

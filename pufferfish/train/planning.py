@@ -27,7 +27,6 @@ from pufferfish.train.known_pilots import KnownPilots
 
 LARGEST_VOCABULARY = {"cpu": 8_192, "cuda": 32_768}  # the head of a larger one costs more than it gives
 SURVEYED_BYTES = 800_000  # of the training side
-SMALL_CORPUS_BYTES = 1_000_000  # below this, vocabularies under 512 are surveyed too
 
 
 def plan_here(params: Params, hardware: Hardware, corpus: Corpus, *, steps: Steps, spent_s: Callable[[], float], tell: Tell = print) -> Plan:
@@ -53,7 +52,7 @@ def pilots_here(params: Params, hardware: Hardware, corpus: Corpus, *, tell: Tel
 
 def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardware, pilots: KnownPilots | None, tell: Tell) -> Case:
     """What to plan for on the machine `hardware`, with the text surveyed on this one, `here`."""
-    vocab_sizes = _vocab_sizes(params, hardware, corpus)
+    vocab_sizes = _vocab_sizes(params, hardware)
     found = known_survey(_surveyed(params, corpus, vocab_sizes), vocab_sizes, here, tell=tell)
     unique_bytes = train_bytes_after_split(corpus, validation_share=VALIDATION_SHARE, max_validation_bytes=MAX_VALIDATION_BYTES)
     known = experience(log_errors(corpus, seed=params.data.seed, law=LAW))
@@ -88,11 +87,10 @@ def _open_pilots(steps: Steps, data: DataPlan, sample_bytes: int, *, tell: Tell)
     return lambda model, plan, limit_s: run_pilot(text, model, plan, limit_s=limit_s, tell=tell)
 
 
-def _vocab_sizes(params: Params, hardware: Hardware, corpus: Corpus) -> list[int]:
-    """The pinned one, or those worth looking at for this machine and so much text."""
+def _vocab_sizes(params: Params, hardware: Hardware) -> list[int]:
+    """The pinned one, or those worth looking at for this machine."""
     if params.data.vocab_size != "auto":
         return [params.data.vocab_size]
     if params.plan.strategy == "table":
         return [size for size in VOCABULARIES if size <= table.VOCABULARY]
-    smallest = 0 if corpus.num_bytes < SMALL_CORPUS_BYTES else 512
-    return [size for size in VOCABULARIES if smallest <= size <= LARGEST_VOCABULARY[hardware.fingerprint.device]]
+    return [size for size in VOCABULARIES if size <= LARGEST_VOCABULARY[hardware.fingerprint.device]]

@@ -69,7 +69,11 @@ def mark_finished(folder: Path) -> None:
 
 
 def remove_finished(*, but: Path) -> None:
-    """Remove the work of other trainings that are finished."""
+    """Remove the work of trainings that are finished; of the one in the folder `but` only where DVC has taken its model, so that it is wanted anew."""
     for marker in but.parent.glob(f"*/{FINISHED}"):
-        if marker.parent != but:
+        if marker.parent != but or _is_taken(marker):
             shutil.rmtree(marker.parent, ignore_errors=True)
+
+
+def _is_taken(marker: Path) -> bool:
+    return paths.LOCK.exists() and paths.LOCK.stat().st_mtime_ns > marker.stat().st_mtime_ns

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
+from pufferfish.base.events import Event
+from pufferfish.base.output import mute
 from pufferfish.schema.plan import Plan
 from pufferfish.ui.plain import PlainView
 from pufferfish.ui.screen import ScreenView, suits
 
 
-def open_view(plan: Plan, *, stream: TextIO) -> ScreenView | PlainView:
-    """A panel for a terminal, else lines. Both are called with events and are context managers. NO_COLOR is respected."""
+@contextmanager
+def open_view(plan: Plan, *, stream: TextIO) -> Iterator[Callable[[Event], None]]:
+    """A panel for a terminal, else lines, to be called with events. NO_COLOR is respected.
+
+    Where nothing can be written any more, the reader has gone, the terminal was closed or the log's disk is full, the work goes on unseen.
+    """
+
+    def show(event: Event) -> None:
+        try:
+            view(event)
+        except OSError:
+            mute(stream)
+
+    with view_for(plan, stream) as view:
+        yield show
+
+
+def view_for(plan: Plan, stream: TextIO) -> ScreenView | PlainView:
+    """Both are called with events and are context managers."""
     return ScreenView(plan, stream) if suits(stream, dict(os.environ)) else PlainView(stream)
