@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,22 +13,27 @@ import pytest
 import torch
 from machines import MACHINES
 from test_train_loop import write_subset
-from toys import train_plan, whole_plan
+from toys import model_plan, train_plan, whole_plan
 
 from pufferfish.base import paths
 from pufferfish.base.clock import now_s
 from pufferfish.base.errors import UserError
 from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, StepDone
 from pufferfish.cli import main as cli
+from pufferfish.data.corpus import inspect_corpus
+from pufferfish.data.prepare import prepare_subset
 from pufferfish.experiments import replay
 from pufferfish.experiments.recording import open_recording
 from pufferfish.experiments.replay import Comparison, Difference, Explanation, told
+from pufferfish.schema.params import DataParams
 from pufferfish.schema.reports import Outcome
+from pufferfish.track import store, worker
 from pufferfish.train.finish import save_model
 from pufferfish.train.realised import load_realised
 from pufferfish.train.start import start_training
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # MLflow and SQLAlchemy, not ours
 
 
 def train(folder, *, loop_s=1.2, **changes):
@@ -222,9 +228,9 @@ def test_the_command_trains_shows_the_time_left_and_says_the_result(workplace):
     assert "other weights" in done.stdout
 
 
-def call(folder):
+def call(folder, *arguments):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))} | {"PYTHONPATH": str(ROOT)}
-    code = [sys.executable, "-c", "import sys; from pufferfish.cli.main import main; sys.exit(main(['replay']))"]
+    code = [sys.executable, "-c", "import sys; from pufferfish.cli.main import main; sys.exit(main(['replay', *sys.argv[1:]]))", *arguments]
     return subprocess.run(code, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -232,3 +238,58 @@ def test_mistakes_are_told_without_torch(workplace):
     code = "import sys\nfrom pufferfish.cli.main import main\nprint(main(['replay', 'nowhere']), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["2", "False"]
+
+
+# --- a run of MLflow
+
+
+@pytest.fixture
+def prepared(workplace):
+    """A training on a text that can be prepared again, logged as a run; returns its id."""
+    words = ["sea", "puff", "fin", "coral", "tide", "reef"]
+    Path("text").mkdir()
+    for number in range(60):
+        Path("text", f"{number}.txt").write_text(f"{number} " + " ".join(words[(number * k) % 6] for k in range(1, 80)) + "\n", "utf-8")
+    corpus = inspect_corpus(DataParams(source="text", path="text"))
+    changes = {"path": corpus.path, "corpus": corpus.content, "vocab_size": 270, "tokenizer_bytes": 9000, "train_bytes": 10**6, "max_validation_bytes": 10**4}
+    plan = whole_plan(model_plan(vocab_size=270), train_plan(clock="deadline"))
+    plan = plan.model_copy(update={"data": plan.data.model_copy(update=changes)})
+    subset = prepare_subset(plan.data, paths.SUBSET, report=lambda line: None)
+    training = start_training(plan, subset, workplace / "work", started_s=now_s(), should_stop=lambda: False)
+    training.share_s = training.elapsed_s + training.finish_s + 1.0
+    list(training.run())
+    save_model(training, plan, subset, tokenizer=paths.SUBSET / "tokenizer.json", run_key="k", target=paths.MODEL)
+    store.create_store()
+    client = worker.open_client()
+    run_id = client.create_run(client.get_experiment_by_name("pufferfish").experiment_id).info.run_id
+    client.log_artifacts(run_id, str(paths.MODEL), "model/model")
+    shutil.rmtree(paths.MODEL)
+    return run_id
+
+
+def test_the_training_of_a_run_is_repeated_with_its_text_prepared_again(prepared, workplace):
+    done = call(workplace, prepared)
+    assert "replay: the same weights, bit for bit" in done.stdout.splitlines()[-1], done.stderr
+    assert "vocabulary: 270" not in done.stdout, "the text that is at hand is taken"
+    shutil.rmtree(paths.SUBSET)
+    done = call(workplace, prepared)
+    assert "vocabulary: 270" in done.stdout
+    assert "replay: the same weights, bit for bit" in done.stdout.splitlines()[-1], done.stderr
+    assert not paths.MODEL.exists()
+    assert not paths.SUBSET.exists()
+
+
+def test_a_run_that_is_not_there_and_a_text_that_changed_are_told(prepared, workplace):
+    done = call(workplace, "0" * 32)
+    assert done.returncode == 2
+    assert "the model of run 00000000000000000000000000000000 cannot be fetched" in done.stderr
+    assert len(done.stderr.splitlines()) == 3
+    shutil.rmtree(paths.SUBSET)
+    Path("text", "7.txt").write_text("another text\n", "utf-8")
+    done = call(workplace, prepared)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 3
+    (workplace / "mlruns" / "mlflow.db").unlink()
+    done = call(workplace, prepared)
+    assert "there are no runs yet" in done.stderr
+    assert not (workplace / "mlruns" / "mlflow.db").exists()

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from toys import whole_plan
 
 from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, Started, StepDone, Warned
 from pufferfish.base.stage import Interrupted
@@ -21,6 +22,7 @@ from pufferfish.track.clean import MAX_VALUE, flat, without_secrets
 from pufferfish.track.listener import TrainingListener
 from pufferfish.track.spool import spool_stage
 from pufferfish.track.tracker import Tracker
+from pufferfish.track.training import track_training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # MLflow and SQLAlchemy, not ours
 DONE_S = 60.0  # for a child process on a busy machine
@@ -286,6 +288,16 @@ def test_a_dead_worker_is_told_and_the_row_is_delivered_later(checkout, monkeypa
     assert "tracking stopped" in tracker.warnings[0]
     deliver_all()
     assert len(history(rows()[0], "train/loss")) == 3
+
+
+def test_what_went_wrong_with_the_row_of_a_training_is_told_at_its_end(checkout, monkeypatch, capsys):
+    def start_nothing(self, path):
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    monkeypatch.setattr(Tracker, "_start_worker", start_nothing)
+    with track_training(whole_plan(), run_key="key", is_resumed=False) as tracked:
+        tracked.tracker._process.wait(DONE_S)
+    assert capsys.readouterr().err.startswith("tracking: tracking stopped (see ")
 
 
 def test_a_state_folder_that_cannot_be_written_only_warns(tmp_path, monkeypatch):

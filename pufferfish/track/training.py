@@ -5,6 +5,7 @@ Nobody waits for the store at the end: the budget is running, and the child proc
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,10 +42,12 @@ def run_name(plan: Plan) -> str:
 
 @contextmanager
 def track_training(plan: Plan, *, run_key: str, is_resumed: bool) -> Iterator[TrackedTraining]:
-    """Open the row `run_key` and close it: FINISHED, KILLED after an interruption, FAILED after an error."""
+    """Open the row `run_key` and close it: FINISHED, KILLED after an interruption, FAILED after an error. What went wrong with it is told at the end."""
     with Tracker.start(run_key, experiment=experiment_name(), run_name=run_name(plan), is_resumed=is_resumed) as tracker:
         describe(tracker, plan)
         yield TrackedTraining(tracker)
+        for warning in tracker.warnings:
+            print(f"tracking: {warning}", file=sys.stderr, flush=True)
         tracker.finish(timeout_s=0.0)
 
 
