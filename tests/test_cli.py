@@ -1,5 +1,6 @@
 """The console script: sub-commands are found late, mistakes are told in three lines."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,13 @@ def test_what_stands_in_the_place_of_a_file_is_told_by_its_name(behave, capsys, 
         "  saw:  In the way",
         "  fix:  check what stands there, a file or a folder, and that you may read and write it",
     ]
+
+
+def test_a_full_disk_is_told_in_three_lines(behave, capsys):
+    behave(OSError(errno.ENOSPC, "No space left on device", "weights"))
+    assert cli.main(["doctor"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["doctor: the disk is full", "  saw:  No space left on device: weights", "  fix:  make room on the disk, then try again"]
 
 
 def test_a_width_beyond_all_models_is_refused_at_once(capsys):

@@ -51,6 +51,7 @@ MISTAKES = [
     ("budget", "time: 1e-3", "`budget.time`: not a duration", "budget.time: 1e-3", DURATION),
     ("budget", "time: 30m1h", "`budget.time`: not a duration", "budget.time: 30m1h", DURATION),
     ("budget", "time: 0s", "`budget.time`: no time at all", "budget.time: 0s", DURATION),
+    ("budget", "time: 0.0001s", "`budget.time`: shorter than a second", "budget.time: 0.0001s", "give at least 1s"),
     ("budget", "time: 9999d", "`budget.time`: longer than a year", "budget.time: 9999d", "give at most 365d"),
     ("budget", "tme: 3m", "`budget.tme` is not a setting", "budget.tme", "did you mean `budget.time`?"),
     ("model", "d_modle: 64", "`model.d_modle` is not a setting", "model.d_modle", "did you mean `model.d_model`?"),

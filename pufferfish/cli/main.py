@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from pufferfish import __version__
 from pufferfish.base.errors import UserError
 from pufferfish.base.output import mute
+from pufferfish.base.refusals import REFUSALS
 from pufferfish.base.stage import EXIT_INTERRUPTED, EXIT_USER_ERROR
 
 COMMANDS = {
@@ -68,17 +69,23 @@ def main(arguments: list[str] | None = None) -> int:
         return int(command_module(parsed.command).run(parsed))
     except UserError as error:
         return tell(f"{name}: {error}", EXIT_USER_ERROR)
+    except BrokenPipeError:
+        # The reader of our output has seen enough (`| head`); keep the interpreter from complaining when it flushes.
+        mute(sys.stdout)
+        return 0
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
         if error.filename is None:
             raise
         what, fix = f"{error.filename} cannot be used", "check what stands there, a file or a folder, and that you may read and write it"
         return tell(f"{name}: {UserError(what, saw=str(error.strerror), fix=fix)}", EXIT_USER_ERROR)
+    except OSError as error:
+        refusal = REFUSALS.get(error.errno or 0)
+        if not refusal:
+            raise
+        saw = f"{error.strerror}: {error.filename or 'a file that was being written'}"
+        return tell(f"{name}: {UserError(refusal.what, saw=saw, fix=f'{refusal.mend}, then try again')}", EXIT_USER_ERROR)
     except KeyboardInterrupt:
         return tell(f"{name}: interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has seen enough (`| head`); keep the interpreter from complaining when it flushes.
-        mute(sys.stdout)
-        return 0
 
 
 def tell(lines: str, status: int) -> int:

@@ -73,6 +73,9 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
         sizes = [size for size in sizes if size >= USUAL_VOCABULARY] or sizes
     if not sizes:
         wanted = min(vocab_sizes)
+        if len(vocab_sizes) > 1:
+            saw = f"its repeated pairs of bytes make up about {reached} entries"
+            raise UserError(f"the text is too small for the smallest vocabulary, {wanted}", saw=saw, fix="give more text, or text with more that is repeated")
         raise UserError(
             f"the text is too small for a vocabulary of {wanted}",
             saw=f"data.vocab_size: {wanted}; the text gives about {reached}",

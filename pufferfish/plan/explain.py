@@ -7,7 +7,7 @@ from pufferfish.plan import recipe
 from pufferfish.plan.candidate import Candidate
 from pufferfish.plan.case import ENCODING_SHARE, Case, Selection
 from pufferfish.plan.choose import NEAR
-from pufferfish.plan.scaling import Text
+from pufferfish.plan.scaling import EPOCHS, Text
 from pufferfish.schema import plan as schema
 
 NUM_SHOWN = 16
@@ -40,7 +40,8 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
         share = f"{format_bytes(case.text.unique_bytes)} of the text's {format_bytes(case.all_text.unique_bytes)}"
         rows.append(f"{share} are used: to encode more would take more than {ENCODING_SHARE:.0%} of the budget")
     if best.unused_s:
-        rows.append(f"{format_duration(best.unused_s)} of the budget are left unused: to read the text more often would do more harm than good")
+        reason = "more readings were never tried" if epochs >= 0.99 * EPOCHS[-1] else "to read the text more often would do more harm than good"
+        rows.append(f"{format_duration(best.unused_s)} of the budget are left unused: {reason}")
     if case.params.train.input_noise == "auto" and (noise := recipe.usual_noise(epochs)):
         rows.append(f"{noise:.0%} of the inputs are replaced by random tokens, so that the text is not learned by heart")
     num_micro = best.train.tokens_per_step // (best.train.micro_batch * best.model.seq_len)

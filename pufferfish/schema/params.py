@@ -16,7 +16,7 @@ from pufferfish.schema.artifact import Strict
 from pufferfish.schema.complaints import validate
 from pufferfish.schema.document import Document
 
-LONGEST_BUDGET_S = 365 * 86400.0
+SHORTEST_BUDGET_S, LONGEST_BUDGET_S = 1.0, 365 * 86400.0
 STRATEGIES = ("measured", "table")  # of planning
 
 T = TypeVar("T")
@@ -87,6 +87,8 @@ class BudgetParams(Strict):
             raise ValueError(f"not a duration: {example}") from None
         if time_s <= 0:
             raise ValueError(f"no time at all: {example}")
+        if time_s < SHORTEST_BUDGET_S:
+            raise ValueError("shorter than a second: give at least 1s")
         if time_s > LONGEST_BUDGET_S:
             raise ValueError("longer than a year: give at most 365d")
         return value

@@ -49,7 +49,7 @@ def _drop_all_but(latest: Path, folder: Path) -> None:
     kept = [found for found in _found(folder) if found.name <= latest.name][:KEEP]
     for old in _found(folder):
         if old not in kept:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -102,7 +102,8 @@ class Training:
         self._readings = Readings(self.trainer.device)
         self.clock = self._make_clock()
         self._saving.last_s = now_s()
-        yield Started(self.step, self.plan.forecast.num_params, self.share_s - self.finish_s, self.num_resumes > 0)
+        left_s = self.share_s - self.finish_s - (self.elapsed_s if self.num_resumes else 0.0)
+        yield Started(self.step, self.plan.forecast.num_params, left_s, self.num_resumes > 0)
         self._loop_start_s = now_s() - self.loop_s
         while not self.clock.is_over and not self.is_interrupted:
             yield from self._steps()

@@ -9,6 +9,11 @@ import torch
 
 from pufferfish.base.errors import UserError
 
+WORDS = (  # of errors that have no type of their own: the CPU allocator's, and those of CUDA and its libraries
+    *("can't allocate memory", "not enough memory"),
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA_ERROR_OUT_OF_MEMORY"),
+)
+
 
 def used_bytes(device: torch.device) -> int:
     """Memory of the device that this process holds: reserved on an accelerator, resident on the CPU."""
@@ -16,8 +21,8 @@ def used_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a failed step failed for want of memory; the CPU allocator says so only in its message."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    """Whether a failed step failed for want of memory."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in WORDS)
 
 
 def smaller(micro_batch: int, per_step: int, *, device: torch.device, step: int) -> int:
