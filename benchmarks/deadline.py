@@ -72,6 +72,7 @@ class Run:
     forecast_step_s: float
     peak_memory_bytes: int
     forecast_memory_bytes: int
+    final_lr_share: float  # of the peak, in the last step
 
     @property
     def late_s(self) -> float:
@@ -179,6 +180,7 @@ def read_run(folder: Path, budget_s: float, *, corpus: str, disturbance: str) ->
         forecast_step_s=forecast["step_s"],
         peak_memory_bytes=outcome["peak_memory_bytes"],
         forecast_memory_bytes=forecast["peak_memory_bytes"],
+        final_lr_share=outcome["final_lr_share"],
     )
 
 
@@ -207,7 +209,8 @@ def budget_lines(same: list[Run]) -> list[str]:
     """What the runs of one budget have in common: the time they used, how well they were forecast, what they cost against the plan."""
     used, late_s, errors = ([getattr(run, name) for run in same] for name in ("used_share", "late_s", "forecast_error"))
     return [
-        f"used: mean {statistics.fmean(used):.1%}, least {min(used):.1%}, latest {max(late_s):+.2f} s ({max(late_s) / same[0].budget_s:+.2%})",
+        f"used: mean {statistics.fmean(used):.1%}, least {min(used):.1%}, latest {max(late_s):+.2f} s ({max(late_s) / same[0].budget_s:+.2%}); "
+        f"last learning rate at most {max(run.final_lr_share for run in same):.1%} of the peak",
         f"quality: median {statistics.median(run.val_bpb for run in same):.4f} bits per byte; forecast off by {statistics.median(errors):.1%} in the median, "
         f"{max(errors):.1%} at worst, its 80 % interval held {sum(run.is_within for run in same)} of {len(same)}",
         f"found / planned: step time {spread([run.step_s / run.forecast_step_s for run in same])}, "

@@ -34,6 +34,7 @@ def made_up(**changes):
     run = {"budget_s": 40.0, "spent_s": 39.0, "stages_s": {"hardware-probe": 4.0, "train": 21.5}, "val_bpb": 2.0}
     forecast = {"forecast_bpb": 2.1, "forecast_low_bpb": 1.95, "forecast_high_bpb": 2.3}
     cost = {"step_s": 0.11, "forecast_step_s": 0.1, "peak_memory_bytes": 600_000_000, "forecast_memory_bytes": 800_000_000}
+    cost["final_lr_share"] = 0.021
     return deadline.Run(**{"corpus": "/texts/rhymes", "disturbance": "none", **run, **forecast, **cost, **changes})
 
 
@@ -59,7 +60,7 @@ def test_a_run_is_read_from_what_the_stages_left(tmp_path):
         write_json(tmp_path / f"artifacts/timing/{name}.json", {"start_s": start_s, "end_s": end_s, "elapsed_s": end_s - start_s})
     forecast = {"val_bpb": 2.1, "val_bpb_low": 1.95, "val_bpb_high": 2.3, "step_s": 0.1, "peak_memory_bytes": 800_000_000}
     write_json(tmp_path / "artifacts/plan.json", {"forecast": forecast})
-    write_json(tmp_path / "artifacts/model/outcome.json", {"median_step_s": 0.11, "peak_memory_bytes": 600_000_000})
+    write_json(tmp_path / "artifacts/model/outcome.json", {"median_step_s": 0.11, "peak_memory_bytes": 600_000_000, "final_lr_share": 0.021})
     write_json(tmp_path / "artifacts/evaluation.json", {"val_bpb": 2.0})
     run = deadline.read_run(tmp_path, 40.0, corpus="/texts/rhymes", disturbance="none")
     assert run == made_up(stages_s={"hardware-probe": 4.0, "train": 21.5, "export": 12.5})
@@ -83,11 +84,11 @@ def test_every_budget_is_summed_up_over_its_own_runs():
     lines = deadline.table(runs).splitlines()
     assert len(lines) == 1 + 3 + 3 + 1 + 3
     assert [line.strip() for line in lines[4:7]] == [
-        "used: mean 97.8%, least 95.0%, latest +0.40 s (+1.00%)",
+        "used: mean 97.8%, least 95.0%, latest +0.40 s (+1.00%); last learning rate at most 2.1% of the peak",
         "quality: median 2.0000 bits per byte; forecast off by 5.0% in the median, 20.0% at worst, its 80 % interval held 2 of 3",
         "found / planned: step time 1.10 (0.90 to 1.10), peak memory 0.75 (0.75 to 1.10)",
     ]
-    assert lines[8].strip() == "used: mean 100.0%, least 100.0%, latest +0.00 s (+0.00%)"
+    assert lines[8].strip() == "used: mean 100.0%, least 100.0%, latest +0.00 s (+0.00%); last learning rate at most 2.1% of the peak"
     assert "off by 0.0% in the median, 0.0% at worst, its 80 % interval held 1 of 1" in lines[9]
 
 

@@ -22,6 +22,7 @@ def save_model(training: Training, plan: Plan, subset: Subset, *, tokenizer: Pat
     """Write the folder beside and move it into place. Raises UserError if that fails, for example on a full disk; checkpoints are still there then."""
     temporary = atomic.beside(target)
     try:
+        atomic.remove_left_overs(target)
         temporary.mkdir(parents=True)
         save_tensors(temporary / WEIGHTS, training.final_weights())
         shutil.copyfile(tokenizer, temporary / "tokenizer.json")
