@@ -225,6 +225,15 @@ def test_what_does_not_fit_when_measured_is_dropped():
         best_of(planner, candidates[:4], lambda model, train: no_room)
 
 
+def test_where_time_is_left_over_more_of_it_is_never_worse():
+    planner = Planner("server", num_bytes=1_000_000)
+    plans = [planner.plan(time, **SMALL) for time in ("60s", "3m", "10m", "30m")]
+    assert plans[0].budget.unused_s == 0 < plans[-1].budget.unused_s
+    forecasts = [plan.forecast.val_bpb for plan in plans]
+    assert forecasts == sorted(forecasts, reverse=True)
+    assert plans[-1].forecast.val_bpb == min(each.val_bpb for each in plans[-1].why.candidates if each.measured_step_s)
+
+
 def test_a_device_that_others_use_is_not_tried_with_everything():
     planner, candidates = some_candidates()
     tries, free = [], min(candidate.memory.total for candidate in candidates) * 1.2

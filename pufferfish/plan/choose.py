@@ -127,10 +127,13 @@ def distance(one: ModelPlan, other: ModelPlan) -> float:
 
 
 def choose(candidates: list[Candidate], *, text: Text) -> Candidate:
-    """The smallest of those whose forecast is within `NEAR` of the best that can be chosen."""
+    """The smallest of those whose forecast is within `NEAR` of the best that can be chosen; the best itself where all of these leave time unused, so that
+    more time is never worse."""
     pool = eligible(candidates, text=text)
-    best = min(candidate.forecast(text) for candidate in pool)
-    near = [candidate for candidate in pool if candidate.forecast(text) <= best * (1 + NEAR)]
+    best = min(pool, key=lambda candidate: candidate.forecast(text))
+    near = [candidate for candidate in pool if candidate.forecast(text) <= best.forecast(text) * (1 + NEAR)]
+    if all(candidate.unused_s for candidate in near):
+        return best
     return min(near, key=lambda candidate: (candidate.price.num_params, candidate.forecast(text)))
 
 

@@ -108,9 +108,10 @@ def search_reasons(case: Case, selection: Selection) -> list[str]:
     lowest = min(candidate.forecast(selection.text) for candidate in choose.eligible(selection.candidates, text=selection.text))
     known = sum(candidate.measured.is_kept for candidate in measured if candidate.measured)
     steps = f"{len(measured)} measured" + (f" ({known} of them earlier; `pufferfish doctor --remeasure` forgets)" if known else "")
+    taken = best.forecast(selection.text)
+    choice = f"of those within {choose.NEAR:.1%} of it the smallest was taken ({taken:.4f})" if taken > lowest else "it was taken"
     return [
-        f"{len(selection.candidates)} configurations priced, {steps}; the best forecast is {lowest:.4f}"
-        f" bits per byte, and of those within {choose.NEAR:.1%} of it the smallest was taken ({best.forecast(selection.text):.4f})",
+        f"{len(selection.candidates)} configurations priced, {steps}; the best forecast is {lowest:.4f} bits per byte, and {choice}",
         *_size_reason(selection),
         *pilot.pilot_reasons(case, selection),
         _batch_reason(case, best),
