@@ -250,6 +250,16 @@ def test_a_device_that_others_use_is_not_tried_with_everything():
     assert choose.choose(known, text=planner.text).memory.total <= free
 
 
+def test_what_was_measured_and_fits_stays_where_something_smaller_did_not_fit():
+    planner, candidates = some_candidates()
+    first = candidates[0].model
+    known, measured = best_of(
+        planner, candidates, lambda model, train: slower(planner, model, train, 1.5) if model == first else StepTime(0.0, 0, 0.1, fits=False)
+    )
+    assert {each.model for each in measured} == {first}
+    assert choose.choose(known, text=planner.text).model == first
+
+
 # --- pins
 
 

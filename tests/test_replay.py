@@ -288,6 +288,8 @@ def test_a_run_that_is_not_there_and_a_text_that_changed_are_told(prepared, work
     Path("text", "7.txt").write_text("another text\n", "utf-8")
     done = call(workplace, prepared)
     assert done.returncode == 2
+    assert "the text changed since the plan was made" in done.stderr
+    assert "bring the text of that training back" in done.stderr
     assert len(done.stderr.splitlines()) == 3
     (workplace / "mlruns" / "mlflow.db").unlink()
     done = call(workplace, prepared)

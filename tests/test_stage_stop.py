@@ -17,6 +17,7 @@ print("waiting", flush=True)
 end_s = time.monotonic() + 20
 while not stop() and time.monotonic() < end_s:
     time.sleep(0.01)
+time.sleep(0.1)  # what a second signal would end
 print("asked" if stop() else "not asked", flush=True)
 """
 
@@ -40,5 +41,14 @@ def test_a_closed_terminal_stops_nothing_that_was_started_with_nohup():
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "asked\n"
+    assert process.returncode == 0
+
+
+def test_a_closed_terminal_that_is_told_twice_ends_nothing_half_way():
+    with waiting() as process:
+        assert process.stdout.readline() == "waiting\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGHUP)
         assert process.stdout.readline() == "asked\n"
     assert process.returncode == 0

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import yaml
 from toys import model_plan, train_plan, whole_plan
 
 from pufferfish.base.errors import UserError
@@ -235,17 +236,23 @@ def test_the_name_of_the_row_is_made_once(tmp_path):
 
 
 def test_finished_work_is_kept_until_dvc_has_taken_the_model_and_then_training_is_anew(workplace):
+    def lock(**stages):
+        (workplace / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+    def left():
+        remove_finished(but=mine)
+        return [folder.exists() for folder in (mine, other, unfinished)]
+
     mine, other, unfinished = (workplace / "work" / name for name in ("mine", "other", "unfinished"))
     for folder in (mine, other, unfinished):
         folder.mkdir(parents=True)
+    lock(plan={"outs": "a"}, train={"outs": "a"})
     mark_finished(mine)
     mark_finished(other)
-    lock = workplace / "dvc.lock"
-    lock.write_text("of an earlier run")
-    marked_s = (mine / "finished").stat().st_mtime
-    os.utime(lock, (marked_s - 9, marked_s - 9))
-    remove_finished(but=mine)
-    assert [folder.exists() for folder in (mine, other, unfinished)] == [True, False, True]
-    os.utime(lock, (marked_s + 9, marked_s + 9))
-    remove_finished(but=mine)
-    assert [folder.exists() for folder in (mine, other, unfinished)] == [False, False, True]
+    assert left() == [True, False, True]
+    lock(plan={"outs": "b"}, train={"outs": "a"})
+    assert left() == [True, False, True], "other stages change the file too"
+    (workplace / "dvc.lock").unlink()
+    assert left() == [True, False, True]
+    lock(plan={"outs": "b"}, train={"outs": "b"})
+    assert left() == [False, False, True]

@@ -299,7 +299,7 @@ def test_a_checkpoint_that_would_cost_the_deadline_is_skipped_and_that_is_told(t
     run = Training(plan, CORPORA, tmp_path, share_s=62.0, start_s=now[0], finish_s=0.0)
     events = list(run.run())
     assert len(of_kind(CheckpointSaved, events)) == 1
-    assert [event.reason for event in of_kind(Refit, events)] == ["checkpoint skipped: one took 12.0 s"]
+    assert [event.reason for event in of_kind(Refit, events)] == ["checkpoint skipped: it takes 12.0 s"]
     assert now[0] - 1000.0 <= 62.0
 
 

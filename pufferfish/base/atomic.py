@@ -23,7 +23,7 @@ def remove_left_overs(path: Path) -> None:
     for folder in path.parent.glob(f".{path.name}.*-*.tmp"):
         pid = folder.name.removeprefix(f".{path.name}.").partition("-")[0]
         if pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -42,7 +42,7 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._is_wanted = True
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)  # shell and system both tell of a closed terminal
 
     def __call__(self) -> bool:
         """Whether the work should stop."""

@@ -25,10 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
         ensure_runtime(recording.plan.train.num_threads)
 
         from pufferfish.experiments.replay import replay, told  # torch arrives here
-        from pufferfish.ui.view import open_view
+        from pufferfish.ui.view import view_for
 
         print(f"replay: {recording.outcome.num_steps:,} steps of {arguments.training}, in a temporary folder", flush=True)
-        with open_view(recording.plan, stream=sys.stdout) as view:
+        with view_for(recording.plan, sys.stdout) as view:
             comparison = replay(recording, view)
     print(told(comparison))
     return EXIT_DIFFERENT if comparison.explanation else 0

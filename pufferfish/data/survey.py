@@ -66,11 +66,11 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
         train_s_per_mb = (clock.now_s() - start_s) / _megabytes(learned)
         reached = largest.get_vocab_size()
         sizes = sorted(size for size in set(vocab_sizes) if NUM_BASE_TOKENS <= size <= reached)
-        if sizes or sample_bytes >= train.num_bytes:
+        usual = sizes if train.num_bytes < SMALL_BYTES else [size for size in sizes if size >= min(USUAL_VOCABULARY, max(vocab_sizes))]
+        if usual or sample_bytes >= train.num_bytes:
             break
         sample_bytes *= 4
-    if train.num_bytes >= SMALL_BYTES:
-        sizes = [size for size in sizes if size >= USUAL_VOCABULARY] or sizes
+    sizes = usual or sizes
     if not sizes:
         wanted = min(vocab_sizes)
         if len(vocab_sizes) > 1:

@@ -83,7 +83,10 @@ def _text_of(model: Path, folder: Path, report: Callable[[str], None]) -> Path:
         pass  # none, or a broken one, says nothing against this training
     from pufferfish.data.prepare import prepare_subset
 
-    prepare_subset(TrainedPlan.load(model / "plan.json").data, folder, report=report)
+    try:
+        prepare_subset(TrainedPlan.load(model / "plan.json").data, folder, report=report)
+    except UserError as error:
+        raise UserError(error.what, saw=error.saw, fix="bring the text of that training back, or repeat another one") from None
     return folder
 
 

@@ -78,7 +78,7 @@ def measure_best(
 
 
 def _smaller(candidates: list[Candidate], num_bytes: float) -> list[Candidate]:
-    return [candidate for candidate in candidates if candidate.memory.total < num_bytes]
+    return [candidate for candidate in candidates if candidate.measured or candidate.memory.total < num_bytes]
 
 
 def _next_to_measure(candidates: list[Candidate], measured: list[Candidate], text: Text, is_affordable: Callable[[Candidate, int], bool]) -> Candidate | None:

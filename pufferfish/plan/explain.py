@@ -90,6 +90,8 @@ def why_it_lost(candidate: Candidate, best: Candidate, text: Text) -> str:
     reads = f"{format_count(candidate.tokens)} tokens in the time instead of {format_count(best.tokens)}"
     if best.measured and not candidate.measured and ratio <= 1 + NEAR:
         return "but there was no time to measure its steps"
+    if ratio <= 1 + NEAR and larger < 1:
+        return f"its forecast is {ratio - 1:.2%} worse, and time is left over"
     if ratio <= 1 + NEAR:
         return f"its forecast is equal within {NEAR:.1%}, and it has {size}"
     worse = f"{ratio - 1:.1%} worse"

@@ -37,7 +37,7 @@ SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a 
 PILOT_SPREAD = 0.04  # the same of what short trainings say of a text: they read little, and are measured on a sample; a guess
 LAW = 12  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
-REFERENCE_HARDNESS = 1.348  # bits per byte that counting and copying make of a text of difficulty 1; the mean of fifteen texts (docs/LOG.md)
+REFERENCE_HARDNESS = 1.348  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
 HARDEST, FITTED_BYTES = 0.5, 3e7  # the logarithm of the difficulty, and bytes, up to which that was fitted: beyond, it stays as it is there
 COPIED_GAIN = 0.2  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read

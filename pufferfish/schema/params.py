@@ -173,7 +173,7 @@ class ModelParams(Strict):
             near = f"the nearest legal d_model are {self.d_model - 1} and {self.d_model + 1}"
             raise ValueError(f"an odd width does not divide into pairs for the position embedding: {near}")
         if self.head_dim != "auto" and self.head_dim % 2:
-            near = f"the nearest legal head_dim are {self.head_dim - 1} and {self.head_dim + 1}"
+            near = f"the nearest legal head_dim are {self.head_dim - 1} and {self.head_dim + 1}" if self.head_dim > 1 else "give at least 2"
             raise ValueError(f"an odd head does not divide into pairs for the position embedding: {near}")
         if self.head_dim == "auto" and self.num_heads != "auto" and self.d_model != "auto" and self.d_model % (2 * self.num_heads):
             raise ValueError(f"heads do not divide the width into even parts: {_legal_heads(self.d_model, self.num_heads)}; or give `head_dim`")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pufferfish.base.events import Event
@@ -46,8 +46,9 @@ def track_training(plan: Plan, *, run_key: str, is_resumed: bool) -> Iterator[Tr
     with Tracker.start(run_key, experiment=experiment_name(), run_name=run_name(plan), is_resumed=is_resumed) as tracker:
         describe(tracker, plan)
         yield TrackedTraining(tracker)
-        for warning in tracker.warnings:
-            print(f"tracking: {warning}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody may read it any more
+            for warning in tracker.warnings:
+                print(f"tracking: {warning}", file=sys.stderr, flush=True)
         tracker.finish(timeout_s=0.0)
 
 

@@ -235,9 +235,9 @@ class Training:
         remaining_s = self.clock.remaining_s if isinstance(self.clock, DeadlineClock) else math.inf
         if not self._saving.is_due(now_s(), remaining_s=remaining_s):
             return
-        if remaining_s < self._saving.dearest_s:
+        if remaining_s < self._saving.price_s:
             self._saving.last_s = now_s()
-            yield Refit(self.step, f"checkpoint skipped: one took {self._saving.dearest_s:.1f} s", self.clock.expected_steps)
+            yield Refit(self.step, f"checkpoint skipped: it takes {self._saving.price_s:.1f} s", self.clock.expected_steps)
         else:
             yield from self._checkpoint()
 

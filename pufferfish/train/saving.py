@@ -18,10 +18,10 @@ class Saving:
 
     def is_due(self, at_s: float, *, remaining_s: float) -> bool:
         """At this time of the boot clock, with so much left for steps: infinite where there is no deadline."""
-        interval_s = max(self.interval_s, min(self.times_s, default=0.0) / MAX_SHARE)
+        interval_s = max(self.interval_s, self.price_s / MAX_SHARE)
         return at_s - self.last_s > interval_s and remaining_s >= LAST_SHARE * interval_s
 
     @property
-    def dearest_s(self) -> float:
-        """0 before the first."""
-        return max(self.times_s, default=0.0)
+    def price_s(self) -> float:
+        """Of one; 0 before the first."""
+        return min(self.times_s, default=0.0)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
 from pufferfish.base import atomic, paths
@@ -65,7 +66,7 @@ def run_key(folder: Path) -> str:
 
 def mark_finished(folder: Path) -> None:
     """The model is written; the work is kept until the next training starts, because DVC has still to take the model into its cache."""
-    atomic.write_text(folder / FINISHED, "")
+    atomic.write_text(folder / FINISHED, _taken_by_dvc())
 
 
 def remove_finished(*, but: Path) -> None:
@@ -76,4 +77,12 @@ def remove_finished(*, but: Path) -> None:
 
 
 def _is_taken(marker: Path) -> bool:
-    return paths.LOCK.exists() and paths.LOCK.stat().st_mtime_ns > marker.stat().st_mtime_ns
+    return _taken_by_dvc() not in ("", marker.read_text("utf-8"))
+
+
+def _taken_by_dvc() -> str:
+    """Names what DVC has taken of the stage train last; empty where that is nothing."""
+    try:
+        return digest(yaml.safe_load(paths.LOCK.read_text("utf-8"))["stages"]["train"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -21,14 +22,19 @@ def open_view(plan: Plan, *, stream: TextIO) -> Iterator[Callable[[Event], None]
     Where nothing can be written any more, the reader has gone, the terminal was closed or the log's disk is full, the work goes on unseen.
     """
 
-    def show(event: Event) -> None:
-        try:
-            view(event)
-        except OSError:
-            mute(stream)
+    view = view_for(plan, stream)
+    _unless_unread(stream, view.__enter__)
+    try:
+        yield lambda event: _unless_unread(stream, view, event)
+    finally:
+        _unless_unread(stream, view.__exit__, *sys.exc_info())
 
-    with view_for(plan, stream) as view:
-        yield show
+
+def _unless_unread(stream: TextIO, write: Callable[..., object], *arguments: object) -> None:
+    try:
+        write(*arguments)
+    except OSError:
+        mute(stream)
 
 
 def view_for(plan: Plan, stream: TextIO) -> ScreenView | PlainView:
