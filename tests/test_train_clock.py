@@ -94,10 +94,10 @@ class Run:
         return lr_share(self.u[-1], PLAN)
 
 
-def race(durations, *, share_s=100.0, planned_s=0.1, u=0.0):
+def race(durations, *, share_s=100.0, planned_s=0.1, u=0.0, grace_s=0.0):
     """Follow a clock with `share_s` seconds, where the steps take `durations`."""
     now = [1000.0]
-    clock = DeadlineClock(1000.0 + share_s, step_s=planned_s, u=u, now=lambda: now[0])
+    clock = DeadlineClock(1000.0 + share_s, step_s=planned_s, u=u, grace_s=grace_s, now=lambda: now[0])
     run = Run()
     for duration in durations:
         if clock.is_over:
@@ -201,6 +201,21 @@ def test_a_stall_in_the_first_step_after_a_resumption_skips_nothing_either():
     run = race(with_stalls((0, 10.0)), share_s=40.0, u=0.4)
     assert run.u[1] == pytest.approx(0.4, abs=0.01)
     assert run.u[-1] >= 0.97
+
+
+@pytest.mark.parametrize("stall_s", [49.0, 51.0, 60.0])
+def test_a_stall_that_takes_all_the_time_gets_some_more_for_the_learning_rate_to_come_down(stall_s):
+    grace_s = 12.5
+    run = race(with_stalls((500, stall_s)), grace_s=grace_s)
+    assert run.late_s <= grace_s
+    assert lr_share(run.u[-2], PLAN) <= 0.05
+    longer = race(with_stalls((500, 70.0)), grace_s=grace_s)
+    assert longer.late_s == pytest.approx(20.0, abs=0.2), "more than that is not made up for"
+
+
+def test_a_stall_that_leaves_time_or_comes_near_the_end_gets_none():
+    for number, stall_s in ((500, 45.0), (950, 10.0)):
+        assert race(with_stalls((number, stall_s)), grace_s=12.5).late_s == pytest.approx(race(with_stalls((number, stall_s))).late_s)
 
 
 def test_time_that_is_reserved_is_not_spent_on_steps():

@@ -104,6 +104,8 @@ class DeadlineClock:
 
     WINDOW = 24  # steps that the pace is taken from
     STALL = 3.0  # medians
+    FEWEST_LEFT = 20  # steps, in which the learning rate still comes down
+    NEARLY_OVER = 0.9  # progress, from which on it is down
 
     def __init__(
         self,
@@ -112,15 +114,17 @@ class DeadlineClock:
         step_s: float,
         u: float = 0.0,
         most_steps: float = math.inf,
+        grace_s: float = 0.0,
         is_in_flight: Callable[[], bool] = lambda: False,
         now: Callable[[], float] = now_s,
     ) -> None:
-        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until others were measured; after `most_steps` it ends before the deadline.
+        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until others were measured; after `most_steps` it ends before the deadline. A stall
+        that leaves too few steps for the learning rate to come down gets `grace_s` more, once, where that is enough for it.
 
         `is_in_flight` tells whether the last step may still be computed on an accelerator.
         """
         self.deadline_s, self.u, self.now, self._is_in_flight = deadline_s, u, now, is_in_flight
-        self._steps_left = most_steps
+        self._steps_left, self._grace_s = most_steps, grace_s
         self.reserve_s = 0.0
         self._last_steps = deque[float]([step_s], maxlen=self.WINDOW)
         self._last_s = now()
@@ -144,9 +148,16 @@ class DeadlineClock:
             self._last_steps.append(self.last_step_s)
             self.is_stall = self.last_step_s > self._longest_s
         self._steps_left -= 1
+        if self.is_stall and self.u < self.NEARLY_OVER:
+            self._take_grace()
         steps = self.remaining_s / self.step_s
         self.u = min(1.0, self.u + (1 - self.u) / max(1.0, steps))
         self._is_over = self.u >= 1.0 or steps < 1.0
+
+    def _take_grace(self) -> None:
+        few_s, later_s = self.FEWEST_LEFT * self.step_s, self.deadline_s + self._grace_s
+        if self.until_deadline_s < few_s <= self._until_s(later_s):
+            self.deadline_s, self._grace_s = later_s, 0.0
 
     @property
     def step_s(self) -> float:
@@ -185,5 +196,8 @@ class DeadlineClock:
     @property
     def until_deadline_s(self) -> float:
         """Time that is left, less what is reserved and what the step in flight takes."""
+        return self._until_s(self.deadline_s)
+
+    def _until_s(self, deadline_s: float) -> float:
         in_flight_s = self.slowest_s if self._is_in_flight() else 0.0
-        return max(0.0, self.deadline_s - self.reserve_s - in_flight_s - self.now())
+        return max(0.0, deadline_s - self.reserve_s - in_flight_s - self.now())

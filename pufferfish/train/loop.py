@@ -37,6 +37,8 @@ from pufferfish.train.schedule import lr_share
 from pufferfish.train.step import Trainer
 from pufferfish.train.validation import Validation
 
+GRACE_SHARE = 0.15  # of the time planned for the stages after training, which has a margin of a quarter: for a learning rate that a stall left high
+
 
 @dataclass(frozen=True)
 class Corpora:
@@ -148,6 +150,7 @@ class Training:
             step_s=self._disturbance.usual_s if math.isfinite(self._disturbance.usual_s) else self.plan.forecast.step_s,
             u=self._resumed_u,
             most_steps=most_steps,
+            grace_s=GRACE_SHARE * self.plan.budget.reserve_s,
             is_in_flight=lambda: self._readings.is_in_flight,
         )
 
