@@ -6,9 +6,8 @@ Each run happens in a fresh copy of this checkout as it was when the call began 
 end of the export's, as the stages stamp it themselves.
 
 A disturbance comes when half of the budget has passed since DVC was started: `core` keeps one core busy from then to the end, `disk` writes to the disk of
-the run from then to the end, `memory` takes all but a gigabyte of what is free and writes to all of it, which
-keeps a core busy, from then to the end, `stop` stops the training process for ten
-seconds, as a suspended laptop would.
+the run from then to the end, `memory` takes all but a gigabyte of what is free and writes to all of it, which keeps a core busy, from then to the end, `stop`
+stops the training process for ten seconds, as a suspended laptop would.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def main() -> None:
         sys.exit(f"there are no runs yet in {where}")
     store.quiet()
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+
+    from pufferfish.track.row import STORE_ERRORS
 
     beside = target.with_name(f"{target.name}.fetched")
     beside.mkdir(parents=True)
@@ -47,8 +47,9 @@ def main() -> None:
         if not any(file.path == FOLDER for file in client.list_artifacts(run_id, str(Path(FOLDER).parent))):
             sys.exit(f"the run has no model in {where}")
         Path(client.download_artifacts(run_id, FOLDER, str(beside))).rename(target)
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        sys.exit(f"{str(error).splitlines()[0]}, in {where}")
+    except (*STORE_ERRORS, sqlite3.Error) as error:
+        told = str(error).strip() or type(error).__name__
+        sys.exit(f"{told.splitlines()[0]}, in {where}")
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -21,7 +21,6 @@ def open_view(plan: Plan, *, stream: TextIO) -> Iterator[Callable[[Event], None]
 
     Where nothing can be written any more, the reader has gone, the terminal was closed or the log's disk is full, the work goes on unseen.
     """
-
     view = view_for(plan, stream)
     _unless_unread(stream, view.__enter__)
     try:
