@@ -1,6 +1,6 @@
 """deadline: does a cold `dvc repro` end when the budget ends, and was it forecast well?
 
-    python benchmarks/deadline.py --budgets 60s,3m --runs 3 [--corpora stdlib,path] [--disturb core] [--json]
+    python benchmarks/deadline.py --budgets 60s,3m --runs 3 [--corpora stdlib,path] [--disturb core] [--not-portable] [--json]
 
 Each run happens in a fresh copy of this checkout as it was when the call began (pipeline.py). Spent is the time from the start of the probe's process to the
 end of the export's, as the stages stamp it themselves.
@@ -8,6 +8,8 @@ end of the export's, as the stages stamp it themselves.
 A disturbance comes when half of the budget has passed since DVC was started: `core` keeps one core busy from then to the end, `disk` writes to the disk of
 the run from then to the end, `memory` takes all but a gigabyte of what is free and writes to all of it, which keeps a core busy, from then to the end, `stop`
 stops the training process for ten seconds, as a suspended laptop would.
+
+`--not-portable` allows the planner what no stock runtime can carry (`model.portable: false`); the table says what it took.
 """
 
 from __future__ import annotations
@@ -73,6 +75,7 @@ class Run:
     peak_memory_bytes: int
     forecast_memory_bytes: int
     final_lr_share: float  # of the peak, in the last step
+    lookup: str  # the table beside the model, as planned
 
     @property
     def late_s(self) -> float:
@@ -95,9 +98,10 @@ class Run:
         return self.forecast_low_bpb <= self.val_bpb <= self.forecast_high_bpb
 
 
-def run_once(budget: str, *, corpus: str, disturbance: str, project: Path) -> Run:
+def run_once(budget: str, *, corpus: str, disturbance: str, is_portable: bool, project: Path) -> Run:
     """Raises CalledProcessError, with the pipeline's last words on the screen, if a stage fails."""
-    with pipeline.cold_project(pipeline.settings_for(budget, corpus), source=project) as folder:
+    settings = pipeline.settings_for(budget, corpus) | {"model": {"portable": is_portable}}
+    with pipeline.cold_project(settings, source=project) as folder:
         run_disturbed(pipeline.dvc_repro(), folder, disturbance, after_s=parse_duration(budget) / 2)
         return read_run(folder, parse_duration(budget), corpus=corpus, disturbance=disturbance)
 
@@ -163,7 +167,8 @@ DISTURBANCES: dict[str, Callable[[psutil.Process, Path], AbstractContextManager[
 
 def read_run(folder: Path, budget_s: float, *, corpus: str, disturbance: str) -> Run:
     """What the stages wrote down."""
-    forecast = pipeline.read_json(folder, "plan.json")["forecast"]
+    plan = pipeline.read_json(folder, "plan.json")
+    forecast = plan["forecast"]
     outcome = pipeline.read_json(folder, "model/outcome.json")
     stamps = pipeline.read_stamps(folder)
     return Run(
@@ -181,6 +186,7 @@ def read_run(folder: Path, budget_s: float, *, corpus: str, disturbance: str) ->
         peak_memory_bytes=outcome["peak_memory_bytes"],
         forecast_memory_bytes=forecast["peak_memory_bytes"],
         final_lr_share=outcome["final_lr_share"],
+        lookup=plan["model"]["lookup"],
     )
 
 
@@ -202,7 +208,8 @@ def run_line(run: Run) -> str:
     pace = f"{1e3 * run.step_s:6.1f} ms {1e3 * run.forecast_step_s:6.1f} ms"
     memory = f"{format_bytes(run.peak_memory_bytes):>9} {format_bytes(run.forecast_memory_bytes):>9}"
     stages = ", ".join(f"{name} {elapsed_s:.1f}" for name, elapsed_s in run.stages_s.items())
-    return f"{times} {quality} {pace} {memory}   {Path(run.corpus).name}: {stages}"
+    table = f" with a {run.lookup} table" if run.lookup != "none" else ""
+    return f"{times} {quality} {pace} {memory}   {Path(run.corpus).name}{table}: {stages}"
 
 
 def budget_lines(same: list[Run]) -> list[str]:
@@ -229,6 +236,7 @@ def main() -> None:
     pipeline.add_cases(parser, budgets="60s,3m")
     parser.add_argument("--runs", type=int, default=3, help="of each budget with each text (default: %(default)s)")
     parser.add_argument("--disturb", choices=DISTURBANCES, default="none", help="what happens at half time (default: %(default)s)")
+    parser.add_argument("--not-portable", action="store_true", help="allow tables that no stock runtime can carry")
     parser.add_argument("--json", action="store_true", help="print the runs as JSON")
     arguments = parser.parse_args()
     cases = [(corpus, budget) for _ in range(arguments.runs) for corpus in arguments.corpora for budget in arguments.budgets]
@@ -238,7 +246,7 @@ def main() -> None:
         pipeline.copy_project(project)
         for number, (corpus, budget) in enumerate(cases, 1):
             print(f"--- run {number} of {len(cases)}: {corpus}, {budget}", file=sys.stderr, flush=True)
-            runs.append(run_once(budget, corpus=corpus, disturbance=arguments.disturb, project=project))
+            runs.append(run_once(budget, corpus=corpus, disturbance=arguments.disturb, is_portable=not arguments.not_portable, project=project))
             print(f"--- {run_line(runs[-1])}", file=sys.stderr, flush=True)
     print(json.dumps([asdict(run) for run in runs], indent=2) if arguments.json else table(sorted(runs, key=lambda run: run.budget_s)))
 

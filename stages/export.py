@@ -7,9 +7,11 @@ writes  artifacts/export/
 from pufferfish.base import paths, registry
 from pufferfish.base.runtime import ensure_runtime
 from pufferfish.base.stage import stage
+from pufferfish.base.timing import read_timing, timing_so_far
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import TrainedPlan
 from pufferfish.schema.reports import Evaluation, Outcome
+from pufferfish.schema.reserve import remember
 
 
 @stage("export")
@@ -31,6 +33,7 @@ def main() -> None:
             )
             tracker.artifact(paths.EXPORT / name, "export")
             print(f"export: {report.folder} ({report.architecture}) equals the model: logits within {report.max_logit_difference:.1e}")
+    remember(plan, read_timing(paths.timing("evaluate")), timing_so_far())
 
 
 if __name__ == "__main__":

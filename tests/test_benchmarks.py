@@ -35,7 +35,7 @@ def made_up(**changes):
     forecast = {"forecast_bpb": 2.1, "forecast_low_bpb": 1.95, "forecast_high_bpb": 2.3}
     cost = {"step_s": 0.11, "forecast_step_s": 0.1, "peak_memory_bytes": 600_000_000, "forecast_memory_bytes": 800_000_000}
     cost["final_lr_share"] = 0.021
-    return deadline.Run(**{"corpus": "/texts/rhymes", "disturbance": "none", **run, **forecast, **cost, **changes})
+    return deadline.Run(**{"corpus": "/texts/rhymes", "disturbance": "none", "lookup": "none", **run, **forecast, **cost, **changes})
 
 
 def write_json(path, content):
@@ -59,7 +59,7 @@ def test_a_run_is_read_from_what_the_stages_left(tmp_path):
     for name, (start_s, end_s) in stamps.items():
         write_json(tmp_path / f"artifacts/timing/{name}.json", {"start_s": start_s, "end_s": end_s, "elapsed_s": end_s - start_s})
     forecast = {"val_bpb": 2.1, "val_bpb_low": 1.95, "val_bpb_high": 2.3, "step_s": 0.1, "peak_memory_bytes": 800_000_000}
-    write_json(tmp_path / "artifacts/plan.json", {"forecast": forecast})
+    write_json(tmp_path / "artifacts/plan.json", {"forecast": forecast, "model": {"lookup": "none"}})
     write_json(tmp_path / "artifacts/model/outcome.json", {"median_step_s": 0.11, "peak_memory_bytes": 600_000_000, "final_lr_share": 0.021})
     write_json(tmp_path / "artifacts/evaluation.json", {"val_bpb": 2.0})
     run = deadline.read_run(tmp_path, 40.0, corpus="/texts/rhymes", disturbance="none")
@@ -72,6 +72,10 @@ def test_every_run_has_its_line_with_the_plan_beside_what_was_found():
     found = "40.0 s 39.00 s -1.00 s 97.5% 2.0000 2.1000 1.9500 2.3000 110.0 ms 100.0 ms 600.0 MB 800.0 MB rhymes: hardware-probe 4.0, train 21.5"
     assert " ".join(line.split()) == found
     assert [head.index(word) + len(word) for word in ("spent", "late", "used")] == [line.index(word) + len(word) for word in ("39.00 s", "-1.00 s", "97.5%")]
+
+
+def test_a_table_beside_the_model_is_told():
+    assert "rhymes with a value table: hardware-probe" in deadline.table([made_up(lookup="value")])
 
 
 def test_every_budget_is_summed_up_over_its_own_runs():

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pufferfish.base import lines
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 COPIED = ("dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore")
@@ -108,6 +110,13 @@ def test_it_is_on_time(project):
     first, last = artifact(project, "timing/hardware-probe.json"), artifact(project, "timing/export.json")
     # Other work on the machine may delay the very last stage; that the deadline holds on a quiet machine is shown by benchmarks/deadline.py.
     assert last["end_s"] - first["start_s"] < 2 * float(BUDGET.removesuffix("s"))
+
+
+def test_what_the_last_stages_took_is_known_to_the_next_plan(project):
+    (line,) = lines.read(project / ".pufferfish" / "after_training.jsonl")
+    took_s = sum(artifact(project, f"timing/{name}.json")["elapsed_s"] for name in ("evaluate", "export"))
+    assert line["took_s"] == pytest.approx(took_s, abs=0.5)
+    assert line["hardware"] == artifact(project, "plan.json")["hardware"]
 
 
 def test_the_model_has_learnt_from_the_text(project):

@@ -62,6 +62,19 @@ def test_the_phases_use_up_the_budget(machine):
     assert all(phase > 0 for phase in plan.budget.phases.model_dump().values())
 
 
+def test_what_the_last_stages_take_by_experience_is_kept_for_them_and_said():
+    planner, plan = usual()
+    params, found = Params.model_validate({"budget": {"time": "3m"}, "data": {"vocab_size": 2048}}), vocabularies(planner.hardware, 2048)
+    case = Case(params, planner.hardware, planner.corpus, found, planner.text, price_of, reserve_factor=2 * budget.RESERVE_MARGIN)
+    experienced = decide(case, Measuring(planner.measure, lambda: planner.spent_s)).plan
+    assert experienced.budget.phases.export_s == pytest.approx(2 * plan.budget.phases.export_s)
+    assert experienced.budget.phases.train_s < plan.budget.phases.train_s
+    assert sum(experienced.budget.phases.model_dump().values()) == pytest.approx(180)
+    said = "evaluation and export are given 2.5 times what they are estimated to take, by what earlier pipelines took on this machine"
+    assert said in experienced.why.reasons
+    assert not any("are given" in reason for reason in plan.why.reasons)
+
+
 @each_machine
 def test_steps_and_tokens_are_those_that_fit_into_the_time(machine):
     planner, plan = usual(machine)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import pytest
 from toys import train_plan, whole_plan
 
+from pufferfish.base.timing import Timing, read_timing
 from pufferfish.train.clock import DeadlineClock, ReplayClock, StepClock
 from pufferfish.train.schedule import lr_share
-from pufferfish.train.share import BEFORE, Timing, read_timing, train_share_s
+from pufferfish.train.share import BEFORE, train_share_s
 
 PLAN = train_plan(warmup_share=0.02, cooldown_share=0.55, final_lr_share=0.02)
 
@@ -365,7 +366,7 @@ def test_missing_timings_are_taken_from_the_plan(missing):
 
 def test_a_timing_is_read_back_and_nonsense_is_none(workplace):
     from pufferfish.base import paths
-    from pufferfish.base.stage import write_timing
+    from pufferfish.base.timing import write_timing
 
     write_timing("plan")
     timing = read_timing(paths.timing("plan"))

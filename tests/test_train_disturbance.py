@@ -105,3 +105,10 @@ def test_what_is_usual_is_known_to_the_next_process():
     (told,) = see(resumed, step_s=0.2, num_steps=60)
     assert told.startswith("steps take 2.0 times as long as usual")
     assert resumed.extra_s == pytest.approx(LATER_S * (2 / BORNE - 1))
+
+
+@pytest.mark.parametrize(("planned_s", "told"), [(0.1, []), (0.108, []), (0.2, ["a step takes 100 ms, planned were 200 ms"])])
+def test_a_pace_that_differs_from_the_plan_is_told_once_it_has_settled(planned_s, told):
+    disturbance = Disturbance(later_s=LATER_S, planned_s=planned_s)
+    assert see(disturbance, step_s=0.2, num_steps=10) == []  # cold caches
+    assert see(disturbance, step_s=0.1, num_steps=200) == told

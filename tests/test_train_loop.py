@@ -295,7 +295,7 @@ def test_a_checkpoint_that_would_cost_the_deadline_is_skipped_and_that_is_told(t
 
     monkeypatch.setattr(checkpoint, "save", slow_save)
     monkeypatch.setattr(saving, "MAX_SHARE", float("inf"))
-    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0, checkpoint_interval_s=20.0))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0, checkpoint_interval_s=20.0), step_s=0.5)
     run = Training(plan, CORPORA, tmp_path, share_s=62.0, start_s=now[0], finish_s=0.0)
     events = list(run.run())
     assert len(of_kind(CheckpointSaved, events)) == 1
@@ -305,7 +305,7 @@ def test_a_checkpoint_that_would_cost_the_deadline_is_skipped_and_that_is_told(t
 
 def test_a_stall_until_after_the_deadline_cuts_the_schedule_off(tmp_path, monkeypatch):
     now = paced(monkeypatch, chain([0.1] * 59, [50.0]))
-    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0), step_s=0.1)
     run = Training(plan, CORPORA, tmp_path, share_s=10.0, start_s=now[0], finish_s=0.0)
     assert names(run.run())[-3:] == ["Refit", "Warned", "Finished"]
     assert run.is_averaged
@@ -314,12 +314,31 @@ def test_a_stall_until_after_the_deadline_cuts_the_schedule_off(tmp_path, monkey
 
 def test_a_machine_that_becomes_slower_leaves_more_time_to_the_stages_after_and_still_ends_its_schedule(tmp_path, monkeypatch):
     now = paced(monkeypatch, chain([0.5] * 40, repeat(1.0)))
-    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0), step_s=0.5)
     run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
     told = of_kind(Refit, run.run())
     assert [event.reason.partition(" more ")[2] for event in told] == ["are kept for evaluation and export"]
     assert now[0] - 1000.0 == pytest.approx(60.0 - 0.6 * plan.budget.reserve_s, abs=1.0)
     assert run.clock.u == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_pace_that_is_not_the_planned_one_is_told_once(tmp_path, monkeypatch):
+    now = paced(monkeypatch, repeat(0.5))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0), step_s=0.25)
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    (told,) = of_kind(Refit, run.run())
+    assert told.reason == "a step takes 500 ms, planned were 250 ms"
+    assert told.expected_steps == pytest.approx(120 - told.step, rel=0.06)
+
+
+def test_time_that_a_stall_takes_from_the_stages_after_is_told(tmp_path, monkeypatch):
+    now = paced(monkeypatch, chain([0.5] * 60, [29.0], repeat(0.5)))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0), step_s=0.5)
+    plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"reserve_s": 80.0})})
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    told = [event.reason for event in of_kind(Refit, run.run())]
+    assert told == ["a step took 29.0 s: 12.0 s of the time for evaluation and export bring the learning rate down"]
+    assert lr_share(run.record.u[-1], plan.train) < 0.1
 
 
 def evaluations_take(monkeypatch, now, *times_s):
@@ -337,7 +356,8 @@ def evaluations_take(monkeypatch, now, *times_s):
 def test_a_stall_in_an_evaluation_costs_its_time_and_nothing_else(tmp_path, monkeypatch, times_s):
     now = paced(monkeypatch, repeat(0.5))
     evaluations_take(monkeypatch, now, *times_s)
-    run = Training(whole_plan(train=train_plan(clock="deadline", num_evals=8)), CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=8), step_s=0.5)
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
     events = list(run.run())
     assert len(of_kind(EvalDone, events)) == 8
     assert not of_kind(Refit, events)
@@ -348,7 +368,8 @@ def test_a_stall_in_an_evaluation_costs_its_time_and_nothing_else(tmp_path, monk
 def test_evaluations_that_are_too_dear_are_skipped_and_their_time_is_trained(tmp_path, monkeypatch):
     now = paced(monkeypatch, repeat(0.5))
     evaluations_take(monkeypatch, now, 2.0)
-    run = Training(whole_plan(train=train_plan(clock="deadline", num_evals=8)), CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=8), step_s=0.5)
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
     events = list(run.run())
     assert len(of_kind(EvalDone, events)) == 2
     assert [event.reason for event in of_kind(Refit, events)] == ["evaluation skipped: it takes 2.0 s"] * 6
@@ -454,7 +475,7 @@ def test_a_resumed_timed_run_goes_on_with_the_clock_of_its_checkpoint(tmp_path):
 
 
 def test_a_training_killed_on_a_busy_machine_still_knows_the_usual_pace_and_prices_when_it_goes_on(tmp_path, monkeypatch):
-    plan = whole_plan(train=train_plan(clock="deadline", num_evals=8, checkpoint_interval_s=4.0))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=8, checkpoint_interval_s=4.0), step_s=0.5)
 
     def start(durations):
         now = paced(monkeypatch, durations)

@@ -39,7 +39,7 @@ def hardware():
 def plan():
     return Plan(
         hardware="abc",
-        budget=BudgetPlan(total_s=180.0, reserve_s=18.0, unused_s=0, phases=PHASES),
+        budget=BudgetPlan(total_s=180.0, reserve_s=18.0, reserve_factor=1.25, unused_s=0, phases=PHASES),
         data=DataPlan(
             source="stdlib", path="", corpus="c", validation_path="", validation_content="", validation_share=0.05, max_validation_bytes=10**6,
             vocab_size=2048, tokenizer_bytes=10**6, train_bytes=11_000_000, seed=0,

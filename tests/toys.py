@@ -22,7 +22,7 @@ def train_plan(**changes):
     return TrainPlan(**{**run, **rates, **size, **shape, "optimizer": "muon", "seed": 5, "data_seed": 11, **changes})
 
 
-def whole_plan(model=None, train=None, *, corpus="c0"):
+def whole_plan(model=None, train=None, *, corpus="c0", step_s=0.01):
     """A plan around both."""
     model, train = model or model_plan(), train or train_plan()
     phases = Phases(hardware_probe_s=2, plan_s=3, prepare_subset_s=4, train_s=30, evaluate_s=6, export_s=7, between_s=1)
@@ -37,14 +37,14 @@ def whole_plan(model=None, train=None, *, corpus="c0"):
         law=1,
         correction=1.0,
         is_free=True,
-        step_s=0.01,
+        step_s=step_s,
         tokens=240,
         epochs=0.5,
         peak_memory_bytes=10**8,
         num_params=10**5,
         flops_per_token=6e5,
     )
-    budget = BudgetPlan(total_s=53, reserve_s=13.5, unused_s=0, phases=phases)
+    budget = BudgetPlan(total_s=53, reserve_s=13.5, reserve_factor=1.3, unused_s=0, phases=phases)
     return Plan(hardware="h0", budget=budget, data=data, model=model, train=train, forecast=forecast, why=Why(reasons=[], candidates=[]))
 
 

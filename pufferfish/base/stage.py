@@ -10,9 +10,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from pufferfish.base import atomic, clock, paths
 from pufferfish.base.errors import UserError
 from pufferfish.base.refusals import REFUSALS
+from pufferfish.base.timing import write_timing
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -81,10 +81,3 @@ def stage(name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
         return run
 
     return frame
-
-
-def write_timing(name: str) -> None:
-    """Write when the stage started and ended (boot clock) and what it cost, for the stages that own what is left."""
-    start_s, end_s = clock.process_start_s(), clock.now_s()
-    content = {"stage": name, "boot_id": clock.boot_id(), "start_s": start_s, "end_s": end_s, "elapsed_s": end_s - start_s}
-    atomic.write_json(paths.timing(name), content)

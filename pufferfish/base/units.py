@@ -40,6 +40,11 @@ def format_duration(elapsed_s: float) -> str:
     return f"{whole // 86400}d {whole % 86400 // 3600}h"
 
 
+def format_seconds(elapsed_s: float) -> str:
+    """A short time with its digits: `34 ms`, `1.2 s`."""
+    return f"{1000 * elapsed_s:.3g} ms" if elapsed_s < 1 else format_duration(elapsed_s)
+
+
 def parse_bytes(text: str) -> int:
     """Bytes in a size such as `4GB` or `512MiB`. Raises ValueError for anything else."""
     match = _SIZE.fullmatch(text.strip())

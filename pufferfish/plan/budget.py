@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_duration
@@ -16,6 +16,8 @@ TRAIN_STARTS, TRAIN_SETUP_S = 1.4, 0.4
 EVALUATE_STARTS, EVALUATE_S = 1.3, 0.8
 EXPORT_STARTS, EXPORT_S = 2.0, 1.0
 RESERVE_MARGIN = 1.25  # on evaluation and export, which nobody can shorten when they turn out slow
+KNOWN_MARGIN, SEVERAL = 1.15, 3  # the same, from so many earlier pipelines on: five in one hour differed by a tenth, one beside a neighbour by a half
+RESERVE_FACTORS = (0.7, 4.0)  # at least and at most, on what they are estimated to take
 PAUSE_S = 0.45  # DVC between two stages
 NUM_PAUSES = 5
 EVALUATED_PER_TRAINED = 3.0  # a forward pass costs a third of both, but a simple model is counted beside it and samples are written
@@ -31,20 +33,39 @@ def planning_limit_s(total_s: float) -> float:
     return next(share for limit, share in PLANNING_SHARES if total_s < limit) * total_s
 
 
-def reserve_s(hardware: Hardware, *, validation_tokens: float, trained_tokens_per_s: float, num_params: int) -> tuple[float, float, float]:
+def reserve_factor(ratios: Sequence[float]) -> float:
+    """What evaluation and export are estimated to take is multiplied by this: a margin, and what earlier pipelines on this machine took of the estimate. The
+    worst of few counts, and of several the second worst, for one may have met an accident."""
+    if not ratios:
+        return RESERVE_MARGIN
+    is_known = len(ratios) >= SEVERAL
+    least, most = RESERVE_FACTORS
+    wanted = KNOWN_MARGIN * sorted(ratios)[-2] if is_known else RESERVE_MARGIN * max(ratios)
+    return min(most, max(least, wanted))
+
+
+def reserve_s(hardware: Hardware, *, validation_tokens: float, trained_tokens_per_s: float, num_params: int, factor: float) -> tuple[float, float, float]:
     """Seconds for evaluate, export, and the two pauses before them."""
     start_s = hardware.measured.import_torch_s
     evaluate_s = EVALUATE_STARTS * start_s + EVALUATE_S + validation_tokens / (EVALUATED_PER_TRAINED * trained_tokens_per_s) + EVALUATE_S_PER_PARAM * num_params
     export_s = EXPORT_STARTS * start_s + EXPORT_S + EXPORT_S_PER_PARAM * num_params
-    return RESERVE_MARGIN * evaluate_s, RESERVE_MARGIN * export_s, 2 * PAUSE_S + PAUSES_S_PER_PARAM * num_params
+    return factor * evaluate_s, factor * export_s, 2 * PAUSE_S + PAUSES_S_PER_PARAM * num_params
 
 
 def divide(
-    total_s: float, hardware: Hardware, *, plan_s: float, prepare_s: float, validation_tokens: float, trained_tokens_per_s: float, num_params: int
+    total_s: float,
+    hardware: Hardware,
+    *,
+    plan_s: float,
+    prepare_s: float,
+    validation_tokens: float,
+    trained_tokens_per_s: float,
+    num_params: int,
+    factor: float,
 ) -> BudgetPlan:
-    """The budget by phase; training gets what is left. May be negative: see `check`."""
+    """The budget by phase; training gets what is left. May be negative: see `check`. `factor`: see `reserve_factor`."""
     evaluate_s, export_s, last_pauses_s = reserve_s(
-        hardware, validation_tokens=validation_tokens, trained_tokens_per_s=trained_tokens_per_s, num_params=num_params
+        hardware, validation_tokens=validation_tokens, trained_tokens_per_s=trained_tokens_per_s, num_params=num_params, factor=factor
     )
     probe_s = PROBE_STARTS * hardware.measured.import_torch_s + PROBE_S
     between_s = (NUM_PAUSES - 2) * PAUSE_S + last_pauses_s
@@ -52,7 +73,7 @@ def divide(
     phases = Phases(
         hardware_probe_s=probe_s, plan_s=plan_s, prepare_subset_s=prepare_s, train_s=train_s, evaluate_s=evaluate_s, export_s=export_s, between_s=between_s
     )
-    return BudgetPlan(total_s=total_s, reserve_s=evaluate_s + export_s + last_pauses_s, unused_s=0.0, phases=phases)
+    return BudgetPlan(total_s=total_s, reserve_s=evaluate_s + export_s + last_pauses_s, reserve_factor=factor, unused_s=0.0, phases=phases)
 
 
 def training_setup_s(hardware: Hardware) -> float:

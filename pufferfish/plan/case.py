@@ -40,6 +40,7 @@ class Case:
     all_text: Text  # that there is to learn from
     price_of: PriceOf
     pilots: Sequence[Sequence[Pilot]] = ()  # of earlier plans for this text, those of one plan together
+    reserve_factor: float = budget.RESERVE_MARGIN  # see `budget.reserve_factor`
 
     @cached_property
     def machine(self) -> Machine:
@@ -95,6 +96,7 @@ class Case:
             validation_tokens=validation_bytes / vocabulary.bytes_per_token,
             trained_tokens_per_s=tokens_per_s or self.rough_tokens_per_s,
             num_params=num_params,
+            factor=self.reserve_factor,
         )
 
     @cached_property

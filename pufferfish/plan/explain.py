@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pufferfish.base.units import format_bytes, format_count, format_duration
 from pufferfish.plan import recipe
+from pufferfish.plan.budget import RESERVE_MARGIN
 from pufferfish.plan.candidate import Candidate
 from pufferfish.plan.case import ENCODING_SHARE, Case, Selection
 from pufferfish.plan.choose import NEAR
@@ -52,13 +53,15 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
 
 
 def _time_reasons(case: Case, selection: Selection, budget: schema.BudgetPlan) -> list[str]:
-    """For counted steps: whether the budget will be kept."""
+    """What is kept for the last stages, where that was learned; for counted steps, whether the budget will be kept."""
+    kept = f"evaluation and export are given {case.reserve_factor:.2g} times what they are estimated to take, by what earlier pipelines took on this machine"
+    learned = [kept] if case.reserve_factor != RESERVE_MARGIN else []
     if case.is_timed:
-        return []
+        return learned
     best, expected_s = selection.best, sum(budget.phases.model_dump().values())
     kept = "within the budget, which is not used up" if expected_s <= case.total_s else f"the budget of {format_duration(case.total_s)} is not kept"
     needed = f"{format_duration(best.needed_s)}, and the whole pipeline {format_duration(expected_s)}"
-    return [f"{best.num_steps} steps, as pinned, take about {needed}: {kept}"]
+    return [*learned, f"{best.num_steps} steps, as pinned, take about {needed}: {kept}"]
 
 
 def verdict(candidate: Candidate, best: Candidate, text: Text) -> str:

@@ -6,13 +6,10 @@ are corrected alike.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from pathlib import Path
-from typing import Any
 
-from pufferfish.base import paths
+from pufferfish.base import lines, paths
 from pufferfish.schema.hardware import Corpus
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome
@@ -27,7 +24,7 @@ def file() -> Path:
 
 def remember(plan: Plan, outcome: Outcome, val_bpb: float) -> None:
     """Add what the planned training reached, if it was such a training as is forecast. One that is evaluated again counts once."""
-    known = {line["run_key"] for line in _lines()}
+    known = {line["run_key"] for line in lines.read(file())}
     if outcome.run_key in known or not is_lesson(plan, outcome):
         return
     raw = plan.forecast.val_bpb / plan.forecast.correction
@@ -37,11 +34,7 @@ def remember(plan: Plan, outcome: Outcome, val_bpb: float) -> None:
         "run_key": outcome.run_key,
         "log_error": math.log(val_bpb / raw),
     }
-    file().parent.mkdir(parents=True, exist_ok=True)
-    with open(file(), "a", encoding="utf-8") as lines:
-        lines.write(f"\n{json.dumps(line)}\n")  # on a line of its own, whatever a power cut left before it
-        lines.flush()
-        os.fsync(lines.fileno())
+    lines.append(file(), line)
 
 
 def is_lesson(plan: Plan, outcome: Outcome) -> bool:
@@ -54,21 +47,8 @@ def is_lesson(plan: Plan, outcome: Outcome) -> bool:
 def log_errors(corpus: Corpus, *, seed: int, law: int) -> list[float]:
     """Logarithms of reached over forecast bits per byte, for this text and split and under this law."""
     text = _name(corpus.content, corpus.validation_content, seed)
-    return [line["log_error"] for line in _lines() if (line["text"], line["law"]) == (text, law)]
+    return [line["log_error"] for line in lines.read(file()) if (line["text"], line["law"]) == (text, law)]
 
 
 def _name(content: str, validation_content: str, seed: int) -> str:
     return f"{content}/{validation_content}/{seed}"
-
-
-def _lines() -> list[dict[str, Any]]:
-    """Whole lines; one that a power cut left unfinished is no experience."""
-    if not file().exists():
-        return []
-    found = []
-    for line in file().read_text("utf-8").splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found

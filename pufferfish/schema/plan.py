@@ -24,6 +24,7 @@ class BudgetPlan(Strict):
 
     total_s: float
     reserve_s: float  # evaluate, export and their process starts
+    reserve_factor: float  # on what evaluate and export are estimated to take: a margin, and how wrong the estimate was on this machine
     unused_s: float  # of the training's time, as planned: to read the text again would do more harm than good, so it ends after the planned steps
     phases: Phases
 
@@ -137,7 +138,7 @@ class Why(Strict):
 class Plan(Artifact):
     """The decision."""
 
-    SCHEMA_VERSION: ClassVar[int] = 3
+    SCHEMA_VERSION: ClassVar[int] = 4
     MADE_BY: ClassVar[str] = "plan"
 
     hardware: str  # identity of the machine it was made for

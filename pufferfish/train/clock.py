@@ -132,6 +132,7 @@ class DeadlineClock:
         self._was_in_flight = False  # a step, when this one began
         self.last_step_s, self.is_stall = 0.0, False  # of the last step that was measured
         self.is_measured = False  # the last tick measured a step
+        self.grace_taken_s = 0.0  # in the last tick
 
     def start_step(self) -> None:
         """Time from here on belongs to the next step, or still to the one in flight; call it after anything that is no step."""
@@ -142,6 +143,7 @@ class DeadlineClock:
     def tick(self) -> None:
         """A step was made since `start_step` or the last tick."""
         now, is_in_flight = self.now(), self._is_in_flight()
+        self.grace_taken_s = 0.0
         self.is_measured, self._was_in_flight = self._was_in_flight or not is_in_flight, is_in_flight
         if self.is_measured:
             self.last_step_s, self._last_s = now - self._last_s, now
@@ -157,7 +159,7 @@ class DeadlineClock:
     def _take_grace(self) -> None:
         few_s, later_s = self.FEWEST_LEFT * self.step_s, self.deadline_s + self._grace_s
         if self.until_deadline_s < few_s <= self._until_s(later_s):
-            self.deadline_s, self._grace_s = later_s, 0.0
+            self.deadline_s, self.grace_taken_s, self._grace_s = later_s, self._grace_s, 0.0
 
     @property
     def step_s(self) -> float:

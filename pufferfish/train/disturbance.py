@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import deque
 
-from pufferfish.base.units import format_duration
+from pufferfish.base.units import format_duration, format_seconds
 
 LOOK_S = 2.0  # of steps, between two looks at the pace
 NUM_LOOKS = 4  # the last ones, whose mean is the pace now
@@ -14,6 +14,8 @@ LONG_STALL_S = 1.0  # one that is told
 TOLD_STALLS = 3  # at most, of those in a row: the machine may have become slower, which is told when it is certain
 BORNE = 1.25  # so much slower the stages after training may become before the time planned for them does not suffice
 MOST = 2.0  # times the planned time are kept for them at most
+SETTLED_LOOKS = 2  # the first one has cold caches in it
+NEWS = 0.1  # a pace that differs so much from the planned one is told
 TELL_SHARE = 0.3  # of the planned time: a change of what is kept that is told
 
 
@@ -25,11 +27,11 @@ class Disturbance:
     On 2 cores, beside a process that kept the disk busy, steps took 2.2 times as long, evaluation 1.8 times and export 1.4 times.
     """
 
-    def __init__(self, *, later_s: float, usual_s: float = math.inf) -> None:
-        """`later_s`: planned for the stages after training; `usual_s`: of a step, in an earlier process."""
+    def __init__(self, *, later_s: float, planned_s: float = math.nan, usual_s: float = math.inf) -> None:
+        """`later_s`: planned for the stages after training; `planned_s`: for a step; `usual_s`: of a step, in an earlier process."""
         self.extra_s, self._told_s = 0.0, 0.0
-        self._later_s = later_s
-        self._paces_s = deque[float](maxlen=NUM_LOOKS)
+        self._later_s, self._planned_s = later_s, planned_s
+        self._paces_s, self._num_looks = deque[float](maxlen=NUM_LOOKS), 0
         self.usual_s = usual_s  # the quickest pace so far; the planned one may be wrong where nothing disturbs
         self._looked_at_s, self._num_steps, self._num_stalls = 0.0, 0, 0
 
@@ -45,6 +47,7 @@ class Disturbance:
 
     def _look(self, left_s: float) -> str:
         self._paces_s.append(self._looked_at_s / self._num_steps)
+        self._num_looks += 1
         self._looked_at_s, self._num_steps = 0.0, 0
         pace_s = statistics.fmean(self._paces_s)
         self.usual_s = min(self.usual_s, pace_s)
@@ -53,7 +56,13 @@ class Disturbance:
         self.extra_s = min(wanted_s, self.extra_s + left_s / 2)
         is_over = self._told_s > 0 and not self.extra_s
         if abs(self.extra_s - self._told_s) < TELL_SHARE * self._later_s and not is_over:
-            return ""
+            return self._news(self._paces_s[-1]) if self._num_looks == SETTLED_LOOKS else ""
         self._told_s = self.extra_s
         kept = f"{format_duration(self.extra_s)} more are kept" if self.extra_s else "nothing more is kept"
         return f"steps take {slowdown:.1f} times as long as usual: {kept} for evaluation and export"
+
+    def _news(self, pace_s: float) -> str:
+        """About the plan: nothing where the pace is the planned one, or none was planned."""
+        if not abs(pace_s / self._planned_s - 1) > NEWS:
+            return ""
+        return f"a step takes {format_seconds(pace_s)}, planned were {format_seconds(self._planned_s)}"

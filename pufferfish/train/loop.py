@@ -80,7 +80,7 @@ class Training:
         self._saving = Saving(plan.train.checkpoint_interval_s, now_s())
         self._evaluations = Evaluations(plan.train.num_evals, share_s)
         self._watch = Watch(plan.train.matrix_lr)
-        self._disturbance = Disturbance(later_s=plan.budget.reserve_s)
+        self._disturbance = Disturbance(later_s=plan.budget.reserve_s, planned_s=plan.forecast.step_s)
         self._loop_start_s = now_s()
         self._resumed_u = 0.0
 
@@ -197,6 +197,9 @@ class Training:
     def _see_pace(self, clock: DeadlineClock) -> str:
         reason = self._disturbance.see_step(clock.last_step_s, is_stall=clock.is_stall, left_s=clock.until_deadline_s)
         self._keep_time(clock)
+        if clock.grace_taken_s:
+            taken = f"{format_duration(clock.grace_taken_s)} of the time for evaluation and export bring the learning rate down"
+            return f"a step took {format_duration(clock.last_step_s)}: {taken}"
         return reason
 
     def _keep_time(self, clock: DeadlineClock) -> None:

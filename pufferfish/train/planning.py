@@ -10,6 +10,7 @@ from functools import cache, partial
 from pufferfish.data.survey import train_bytes_after_split
 from pufferfish.model.price import decoder_price
 from pufferfish.plan import table
+from pufferfish.plan.budget import reserve_factor
 from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, Measuring, data_plan
 from pufferfish.plan.make import decide
 from pufferfish.plan.preview import make_preview
@@ -21,6 +22,7 @@ from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import DataPlan, ModelPlan, Plan
 from pufferfish.schema.preview import Preview
+from pufferfish.schema.reserve import ratios
 from pufferfish.train.beside import Steps, StepsHere
 from pufferfish.train.known import KnownSteps, Tell, known_survey
 from pufferfish.train.known_pilots import KnownPilots
@@ -59,8 +61,8 @@ def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardw
     hardness, copies = found.hardness, found.copies
     noisy_from = math.inf if params.train.input_noise == 0 else NOISE_EPOCHS
     text = Text(unique_bytes, difficulty(hardness.bpb), known, copies.share, copies.num_bytes, wear(hardness.slope), noisy_from)
-    rounds = pilots.rounds if pilots else []
-    return Case(params, hardware, corpus, found.vocabularies, text, price_of=_price_of, pilots=rounds)
+    rounds, factor = pilots.rounds if pilots else [], reserve_factor(ratios(hardware.identity))
+    return Case(params, hardware, corpus, found.vocabularies, text, price_of=_price_of, pilots=rounds, reserve_factor=factor)
 
 
 def _price_of(model: ModelPlan, attention: str) -> Price:

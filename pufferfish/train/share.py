@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
+from pufferfish.base.timing import Timing
 from pufferfish.schema.plan import BudgetPlan
 
 BEFORE = ("hardware-probe", "plan", "prepare-subset")
 NUM_PAUSES = 5  # between six stages
 ACCIDENT_SHARE = 0.1  # of the budget, that a cached stage may have cost more than planned
 LONGEST_PAUSE_S, LONGEST_PAUSE_SHARE = 20.0, 0.02  # and of the budget, whichever is more: a longer one is not a pause of one pipeline run
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What `base/stage.py` wrote about one run of a stage."""
-
-    boot_id: str
-    start_s: float
-    end_s: float
-
-    @property
-    def elapsed_s(self) -> float:
-        """Cost of the stage from the start of its process."""
-        return self.end_s - self.start_s
-
-
-def read_timing(path: Path) -> Timing | None:
-    """None where the stage left no timing, as after `dvc pull`."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        return Timing(content["boot_id"], content["start_s"], content["end_s"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return None
 
 
 def train_share_s(budget: BudgetPlan, timings: dict[str, Timing | None], *, own: Timing) -> float:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from pufferfish.base import clock, paths
 from pufferfish.base.errors import UserError
+from pufferfish.base.timing import Timing, read_timing
 from pufferfish.base.units import format_duration
 from pufferfish.data.shards import open_tokens
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome, Subset
 from pufferfish.train.loop import Corpora, Training
 from pufferfish.train.realised import Realised
-from pufferfish.train.share import BEFORE, Timing, read_timing, train_share_s
+from pufferfish.train.share import BEFORE, train_share_s
 
 # Writing the model, handing the last numbers to tracking, ending the process: 0.1 s for small models, 1.6 s for 124 million parameters (docs/LOG.md).
 FINISH_S, FINISH_S_PER_PARAM = 0.4, 1.3e-8

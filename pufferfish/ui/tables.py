@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from pufferfish.base.units import format_bytes, format_count, format_duration
+from pufferfish.base.units import format_bytes, format_count, format_duration, format_seconds
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import BudgetPlan, Candidate, Forecast, ModelPlan, Phases, Plan, TrainPlan
 from pufferfish.ui.lines import GAP, columns, labelled, machine_lines
@@ -58,7 +58,7 @@ def shape_text(model: ModelPlan) -> str:
 def steps_text(train: TrainPlan, forecast: Forecast) -> str:
     """How many steps, how long, over how much."""
     about = "about " if train.clock == "deadline" else ""
-    return f"{about}{train.num_steps:,} of {seconds_text(forecast.step_s)}: {format_count(forecast.tokens)} tokens, {forecast.epochs:.2g} epochs"
+    return f"{about}{train.num_steps:,} of {format_seconds(forecast.step_s)}: {format_count(forecast.tokens)} tokens, {forecast.epochs:.2g} epochs"
 
 
 def optimizer_text(train: TrainPlan) -> str:
@@ -66,11 +66,6 @@ def optimizer_text(train: TrainPlan) -> str:
     rates = f"matrices {train.matrix_lr:.2g}, embedding {train.embedding_lr:.2g}, head {train.head_lr:.2g}, gains {train.gain_lr:.2g}"
     clipping = f", clipped at {train.clip_norm:g}" if train.clip_norm else ""
     return f"{train.optimizer}: {rates}; weight decay {train.weight_decay:g}{clipping}"
-
-
-def seconds_text(elapsed_s: float) -> str:
-    """A short time with its digits: `34 ms`, `1.2 s`."""
-    return f"{1000 * elapsed_s:.3g} ms" if elapsed_s < 1 else format_duration(elapsed_s)
 
 
 def phase_rows(phases: Phases) -> list[tuple[str, float]]:
@@ -105,7 +100,7 @@ def candidate_table(candidates: list[Candidate]) -> list[str]:
 
 def candidate_row(candidate: Candidate) -> tuple[str, ...]:
     """One candidate's cells, without the verdict."""
-    step = seconds_text(candidate.measured_step_s) if candidate.measured_step_s else f"~{seconds_text(candidate.predicted_step_s)}"
+    step = format_seconds(candidate.measured_step_s) if candidate.measured_step_s else f"~{format_seconds(candidate.predicted_step_s)}"
     return (
         f"{candidate.vocab_size:,}",
         str(candidate.num_layers),

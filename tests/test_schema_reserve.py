@@ -1,0 +1,54 @@
+"""What evaluation and export took in earlier pipelines decides how much time is kept for them."""
+
+import pytest
+from toys import whole_plan
+
+from pufferfish.base import lines
+from pufferfish.base.timing import Timing
+from pufferfish.plan.budget import KNOWN_MARGIN, RESERVE_FACTORS, RESERVE_MARGIN, reserve_factor
+from pufferfish.schema.reserve import KEPT, file, ratios, remember
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+def took(evaluate_s, export_s, *, plan=None, boots=("b", "b")):
+    remember(plan or whole_plan(), Timing(boots[0], 100.0, 100.0 + evaluate_s), Timing(boots[1], 300.0, 300.0 + export_s))
+
+
+def test_what_was_taken_is_compared_with_the_estimate_without_its_margin():
+    took(9.0, 4.0)  # 6 and 7 s were planned, with a factor of 1.3
+    took(6.0, 7.0)
+    assert ratios("h0") == [pytest.approx(1.3), pytest.approx(1.3)]
+    assert ratios("another machine") == []
+
+
+def test_a_pipeline_in_two_pieces_tells_nothing():
+    took(9.0, 4.0, boots=("b", "c"))
+    remember(whole_plan(), None, Timing("b", 0.0, 4.0))
+    assert ratios("h0") == []
+    assert not file().exists()
+
+
+def test_only_the_last_pipelines_count_and_a_broken_line_is_passed_over():
+    for number in range(KEPT + 2):
+        took(1.0 + number, 9.0)
+        file().write_text(file().read_text() + '{"hardware": "h0", "to')
+    assert ratios("h0") == [pytest.approx((10.0 + number) / 10.0) for number in range(2, KEPT + 2)]
+    assert len(lines.read(file())) == KEPT + 2
+
+
+def test_without_pipelines_the_margin_stands():
+    assert reserve_factor([]) == RESERVE_MARGIN
+
+
+def test_the_worst_of_few_and_the_second_worst_of_several_decide():
+    assert reserve_factor([1.4]) == pytest.approx(1.4 * RESERVE_MARGIN)
+    assert reserve_factor([1.4, 0.9]) == pytest.approx(1.4 * RESERVE_MARGIN)
+    assert reserve_factor([1.9, 0.9, 1.0]) == pytest.approx(1.0 * KNOWN_MARGIN)
+
+
+def test_the_factor_has_limits():
+    assert (reserve_factor([0.01]), reserve_factor([99.0])) == RESERVE_FACTORS
