@@ -95,6 +95,33 @@ def test_what_is_left_open_is_chosen_as_the_plan_does(workplace, capsys):
     assert sizing["tokens"] == 7 * 10**9
 
 
+def test_the_training_is_sized_as_wished(workplace, capsys):
+    def training(*options):
+        return json.loads(run(capsys, "--machine", str(OTHER_MACHINE), "--json", *options)[1])
+
+    usual = training()
+    wished = training("--batch", "640", "--micro-batch", "2", "--optimizer", "adamw", "--dtype", "float32")
+    names = ("tokens_per_step", "micro_batch", "optimizer", "dtype", "is_compiled")
+    assert [wished["train"][name] for name in names] == [640, 2, "adamw", "float32", False]
+    assert usual["train"]["optimizer"] == "muon"
+    assert wished["training_bytes"]["activations"] < usual["training_bytes"]["activations"]
+    assert wished["tokens_per_s"] != usual["tokens_per_s"]
+
+
+def test_a_micro_batch_that_does_not_fit_is_sized_all_the_same(workplace, capsys):
+    large = ["--context", "8192", "--width", "2048", "--layers", "24", "--batch", str(64 * 8192), "--micro-batch", "64"]
+    _, out, _ = run(capsys, "--machine", str(OTHER_MACHINE), "--json", *large)
+    sizing = json.loads(out)
+    assert (sizing["train"]["micro_batch"], sizing["fits"]) == (64, False)
+
+
+def test_a_type_that_the_machine_does_not_run_is_refused(workplace, capsys):
+    MACHINES["laptop"].save(paths.HARDWARE)
+    status, _, err = run(capsys, "--dtype", "bfloat16")
+    assert (status, len(err.splitlines())) == (2, 3)
+    assert "--dtype bfloat16; measured are float32" in err
+
+
 @pytest.mark.parametrize(
     ("options", "saw", "fix"),
     [
@@ -105,6 +132,12 @@ def test_what_is_left_open_is_chosen_as_the_plan_does(workplace, capsys):
         (["--vocab", "0"], "--vocab 0", "tokens"),
         (["--tokens", "-3"], "--tokens -3", "7e9"),
         (["--tokens", "nan"], "--tokens nan", "7e9"),
+        (["--optimizer", "moun"], "--optimizer moun", "muon"),
+        (["--dtype", "float8"], "--dtype float8", "bfloat16"),
+        (["--batch", "0"], "--batch 0", "at least 1"),
+        (["--batch", "100"], "--batch 100", "--batch 64"),
+        (["--batch", "32"], "--batch 32", "--batch 64"),
+        (["--batch", "640", "--micro-batch", "4"], "--micro-batch 4; a step has 10 sequences", "--micro-batch 2"),
     ],
 )
 def test_what_cannot_be_is_refused_in_three_lines(workplace, capsys, options, saw, fix):

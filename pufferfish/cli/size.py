@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,12 +15,13 @@ from pufferfish.base.errors import UserError
 from pufferfish.cli.plan import load_machine
 from pufferfish.model.price import decoder_price
 from pufferfish.plan import space
+from pufferfish.plan.candidate import largest_divisor
 from pufferfish.plan.sizing import TOKENS_PER_PARAMETER, size_up
 from pufferfish.probe.fingerprint import identify_here
 from pufferfish.probe.probe import kept_speeds
 from pufferfish.schema.complaints import in_words
 from pufferfish.schema.hardware import Hardware
-from pufferfish.schema.params import HardwareProbeParams, ModelParams, Params
+from pufferfish.schema.params import HardwareProbeParams, ModelParams, Params, TrainParams
 from pufferfish.schema.plan import ModelPlan
 from pufferfish.ui.sizing import sizing_text
 
@@ -40,6 +43,12 @@ MEANINGS = {
     "head_dim": "width of a head (default: width over heads, as the plan chooses without --heads)",
     "d_ff": "width of the feed-forward layer (default: 8/3 of the width)",
 }
+TRAINING = {  # the same for how it is trained
+    "optimizer": ("--optimizer", "NAME", str, "default: as the plan chooses"),
+    "dtype": ("--dtype", "NAME", str, "of the matrix products (default: the machine's fastest)"),
+    "tokens_per_step": ("--batch", "N", int, "tokens in one optimizer step (default: what suits so many tokens)"),
+    "micro_batch": ("--micro-batch", "N", int, "sequences in one forward pass (default: as many as fit)"),
+}
 REQUIRED = ("num_layers", "d_model", "seq_len")
 
 
@@ -50,19 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocab", type=int, metavar="N", required=True, help="size of the vocabulary")
     parser.add_argument("--tied", action="store_true", help="input and output share their embedding")
     parser.add_argument("--tokens", type=float, metavar="N", help=f"to train on, for example 7e9 (default: {TOKENS_PER_PARAMETER} for each parameter)")
+    for name, (option, metavar, kind, meaning) in TRAINING.items():
+        parser.add_argument(option, dest=name, type=kind, metavar=metavar, help=meaning)
     parser.add_argument("--machine", metavar="FILE", type=Path, help=f"a {paths.HARDWARE.name} (default: this machine, as it was measured)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Raises UserError for an impossible shape, and where the machine is not measured yet."""
+    """Raises UserError for an impossible shape or training, and where the machine is not measured yet."""
     model = model_of(arguments)
     if arguments.tokens is not None and not 1 <= arguments.tokens < 1e18:
         raise UserError("the number of tokens is not right", saw=f"--tokens {arguments.tokens:g}", fix="give a number from 1 on, for example 7e9")
     hardware = load_machine(arguments.machine) if arguments.machine else this_machine()
-
+    wish = training_of(arguments, model, hardware)
     tokens = None if arguments.tokens is None else int(arguments.tokens)
-    sizing = size_up(model, hardware, lambda model, attention: decoder_price(model, attention=attention), tokens=tokens)
+    sizing = size_up(model, hardware, lambda model, attention: decoder_price(model, attention=attention), wish, tokens=tokens)
     if arguments.json:
         plans = {name: getattr(sizing, name).model_dump() for name in ("model", "train")}
         print(json.dumps({**{name: value for name, value in vars(sizing).items() if name not in plans}, **plans}, indent=2))
@@ -73,18 +84,49 @@ def run(arguments: argparse.Namespace) -> int:
 
 def model_of(arguments: argparse.Namespace) -> ModelPlan:
     """The shape with what was left open chosen as the plan does. Raises UserError where there is no such shape, naming the nearest."""
-    wishes = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    wishes = _given(arguments, OPTIONS)
     written = ", ".join(f"{OPTIONS[name]} {value}" for name, value in wishes.items())
     if not 1 <= arguments.vocab <= 10**9:
         raise UserError("the vocabulary is not right", saw=f"--vocab {arguments.vocab}", fix="give the number of its tokens")
     try:
         wish = ModelParams(**wishes, is_tied=arguments.tied)
     except ValidationError as error:
-        first = error.errors()[0]
-        what, fix = in_words(first)
-        saw = f"{OPTIONS[first['loc'][0]]} {first['input']}" if first["loc"] else written
-        raise UserError(f"there is no such model: {what}", saw=saw, fix=fix) from None
+        raise _refusal("model", error, OPTIONS, written) from None
     return next(space.models(wish, [arguments.vocab], max_seq_len=wish.seq_len))
+
+
+def training_of(arguments: argparse.Namespace, model: ModelPlan, hardware: Hardware) -> TrainParams:
+    """How it is trained, without compilation. Raises UserError where the model or the machine cannot be trained so."""
+    options = {name: option for name, (option, *_) in TRAINING.items()}
+    wishes = _given(arguments, TRAINING)
+    written = ", ".join(f"{options[name]} {value}" for name, value in wishes.items())
+    try:
+        wish = TrainParams(compile=False, **wishes)
+    except ValidationError as error:
+        raise _refusal("training", error, options, written) from None
+    dtypes = [speed.dtype for speed in hardware.measured.dtypes]
+    if wish.dtype not in ("auto", *dtypes):
+        saw = f"--dtype {wish.dtype}; measured are {', '.join(dtypes)}"
+        raise UserError("this type does not run on the machine", saw=saw, fix="leave --dtype out, or name another machine")
+    sequences, left = (None, 0) if wish.tokens_per_step == "auto" else divmod(wish.tokens_per_step, model.seq_len)
+    if left or sequences == 0:
+        saw = f"--batch {wish.tokens_per_step}; a sequence has {model.seq_len} tokens"
+        raise UserError("tokens per step are not whole sequences", saw=saw, fix=f"give --batch {model.seq_len * max(1, sequences or 0)}")
+    if sequences and wish.micro_batch != "auto" and sequences % wish.micro_batch:
+        saw = f"--micro-batch {wish.micro_batch}; a step has {sequences} sequences"
+        raise UserError("micro-batches do not make up a step", saw=saw, fix=f"give --micro-batch {largest_divisor(sequences, at_most=wish.micro_batch)}")
+    return wish
+
+
+def _given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _refusal(what: str, error: ValidationError, options: Mapping[str, str], written: str) -> UserError:
+    first = error.errors()[0]
+    mistake, fix = in_words(first)
+    saw = f"{options[first['loc'][0]]} {first['input']}" if first["loc"] else written
+    return UserError(f"there is no such {what}: {mistake}", saw=saw, fix=fix)
 
 
 def this_machine() -> Hardware:

@@ -16,6 +16,7 @@ from pufferfish.schema.plan import ModelPlan, TrainPlan
 
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al., 2022, arXiv 2203.15556
 FORWARD_SHARE = 1 / 3  # of the arithmetic of training
+EAGER = TrainParams(compile=False)
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,16 @@ class Sizing:
     train_s: float
 
 
-def size_up(model: ModelPlan, hardware: Hardware, price_of: PriceOf, *, tokens: int | None = None) -> Sizing:
-    """The usual recipe for so many tokens, by default 20 for each parameter. A training that does not fit is sized at its smallest."""
+def size_up(model: ModelPlan, hardware: Hardware, price_of: PriceOf, wish: TrainParams = EAGER, *, tokens: int | None = None) -> Sizing:
+    """The usual recipe, but for what is wished, for so many tokens, by default 20 for each parameter. A training that does not fit is sized at its smallest."""
     price = price_of(model, recipe.attention_for(hardware.fingerprint.device, model.seq_len))
     tokens = tokens or TOKENS_PER_PARAMETER * price.num_params
-    situation = Situation(Machine(hardware), DataParams(), TrainParams(compile=False), price_of, Text(1.0, 1.0), lambda vocabulary: 0.0)
+    situation = Situation(Machine(hardware), DataParams(), wish, price_of, Text(1.0, 1.0), lambda vocabulary: 0.0)
     tokens_per_step = whole_tokens_per_step(situation, model, scaling.best_tokens_per_step(tokens))
     fitting = fitted(situation, model, price, tokens_per_step=tokens_per_step, loop_s=0.0, is_compiled=False)
     train = fitting or bare(situation, model, tokens_per_step=tokens_per_step, loop_s=0.0, is_compiled=False, is_checkpointed=True)
+    if wish.micro_batch != "auto":
+        train = train.model_copy(update={"micro_batch": wish.micro_batch})
     table = model.vocab_size * model.d_model
     head = 0 if model.is_tied else table
     pace = train.tokens_per_step / speed.step_seconds(situation.machine, price, model, train)
