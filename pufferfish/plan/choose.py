@@ -71,7 +71,7 @@ def measure_best(
                 saw = f"not even the {format_bytes(target.memory.total)} of the smallest that was tried are free"
                 raise UserError("no model fits into memory", saw=saw, fix="end what else uses the memory, or pin smaller values in `model` and `train`")
             continue
-        known = replace(target, measured=result)
+        known = target.with_measured(result)
         measured.append(known)
         candidates = [known if candidate is target else _corrected(candidate, measured) for candidate in candidates]
     return candidates, measured

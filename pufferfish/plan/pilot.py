@@ -83,7 +83,7 @@ def diverse(candidates: Sequence[Candidate], text: Text) -> list[Candidate]:
 
 def _measured(measuring: Measuring, candidates: list[Candidate], picks: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
     """Both with the picks measured, so that one of them can be chosen; what does not fit into memory is left out of both."""
-    known = {id(pick): pick if pick.measured else replace(pick, measured=measuring.measure(pick.model, pick.train)) for pick in picks}
+    known = {id(pick): pick if pick.measured else pick.with_measured(measuring.measure(pick.model, pick.train)) for pick in picks}
     candidates = [known.get(id(each), each) for each in candidates]
     return [each for each in candidates if not each.measured or each.measured.fits], [each for each in known.values() if each.measured and each.measured.fits]
 

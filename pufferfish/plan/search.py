@@ -53,7 +53,7 @@ def _with_time_left(candidates: list[Candidate], left_s: float) -> list[Candidat
 def _with_known_steps(measuring: Measuring, candidates: list[Candidate], piloted: Collection[ModelPlan]) -> list[Candidate]:
     """Those that had a pilot once can be chosen again: their steps were measured then."""
     return [
-        replace(each, measured=measuring.measure(each.model, each.train))
+        each.with_measured(measuring.measure(each.model, each.train))
         if not each.measured and each.model in piloted and measuring.is_known(each.model, each.train)
         else each
         for each in candidates
@@ -141,7 +141,7 @@ def _compile_reason(case: Case, selection: Selection) -> str:
     if case.params.train.compile != "auto":
         return f"compile: {str(best.train.is_compiled).lower()}, as pinned"
     others = [candidate for candidate in selection.candidates if candidate.train.is_compiled != best.train.is_compiled]
-    cost = f"about {COMPILE_S[case.hardware.fingerprint.device]:.0f} s of the training time"
+    cost = f"about {best.compile_s or COMPILE_S[case.hardware.fingerprint.device]:.0f} s of the training time"
     if not others and best.train.is_compiled:
         return "compiled: nothing else is quick enough"
     if not others:

@@ -62,7 +62,7 @@ def look_up(case: Case, measuring: Measuring | None, *, plan_s: float, known: Se
         step = measuring.measure(best.model, best.train)
         if not step.fits:
             raise _out_of_memory(case, best.model, best.price)
-        best = replace(best, measured=step)
+        best = best.with_measured(step)
     if case.is_timed and best.num_steps < 1:
         raise _out_of_time(case, best)
     return Selection(best, [best], [best] if best.measured else [], text, train_bytes)
