@@ -33,7 +33,7 @@ def main() -> None:
             )
             tracker.artifact(paths.EXPORT / name, "export")
             print(f"export: {report.folder} ({report.architecture}) equals the model: logits within {report.max_logit_difference:.1e}")
-    remember(plan, read_timing(paths.timing("evaluate")), timing_so_far())
+    remember(plan, outcome.run_key, read_timing(paths.timing("evaluate")), timing_so_far())
 
 
 if __name__ == "__main__":

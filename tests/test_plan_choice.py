@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -73,6 +74,21 @@ def test_what_the_last_stages_take_by_experience_is_kept_for_them_and_said():
     said = "evaluation and export are given 2.5 times what they are estimated to take, by what earlier pipelines took on this machine"
     assert said in experienced.why.reasons
     assert not any("are given" in reason for reason in plan.why.reasons)
+
+
+def test_what_one_slow_pipeline_took_refuses_no_budget_that_the_usual_margin_bears():
+    planner = Planner("server")
+    params = Params.model_validate({"budget": {"time": "36s"}, **SMALL})
+    case = Case(params, planner.hardware, planner.corpus, vocabularies(planner.hardware, 2048), planner.text, price_of, reserve_factor=4.0)
+    plan = decide(case, Measuring(planner.measure, lambda: planner.spent_s)).plan
+    assert plan.budget.reserve_factor == budget.RESERVE_MARGIN
+    assert any("earlier pipelines on this machine ask for 4 times" in reason and "may end late" in reason for reason in plan.why.reasons)
+    with pytest.raises(UserError, match="too short"):
+        decide(case.with_total(9.0), Measuring(planner.measure, lambda: 1.5))
+
+
+def test_a_budget_that_one_vocabulary_leaves_too_little_of_is_not_refused_for_it():
+    assert Planner("server", num_bytes=10**8).plan("36s", model=SMALL["model"]).data.vocab_size > 512
 
 
 @each_machine
@@ -229,6 +245,22 @@ def test_what_a_compilation_did_not_take_is_time_for_steps_and_the_other_way_rou
         known = compiled.with_measured(StepTime(0.1, 10**9, first_step_s))
         assert (known.compile_s, known.loop_s) == (first_step_s, pytest.approx(100.0 + guessed_s - first_step_s))
     assert eager.with_measured(StepTime(0.1, 10**9, 12.0)).loop_s == eager.loop_s
+
+
+def test_a_compilation_that_is_known_to_take_too_long_is_refused_with_the_budget_that_works():
+    planner = Planner("server")
+    params = Params.model_validate({"budget": {"time": "3m"}, **SMALL, "train": {"compile": True}})
+    case = Case(params, planner.hardware, planner.corpus, vocabularies(planner.hardware, 2048), planner.text, price_of)
+    measuring = Measuring(lambda model, train: StepTime(0.05, 10**9, 170.0, is_kept=True), lambda: 1.5, is_known=lambda model, train: True)
+    with pytest.raises(UserError, match="too short") as error:
+        decide(case, measuring)
+    assert re.search(r"at least 2\d\ds", error.value.fix)
+
+
+def test_a_pinned_part_of_the_schedule_leaves_no_room_for_more_than_the_rest():
+    for wish, shares in (({"warmup_share": 0.7}, (0.7, 0.3)), ({"cooldown_share": 1.0}, (0.0, 1.0)), ({"warmup_share": 0.1}, (0.1, 0.55))):
+        train = Planner("server").plan("3m", **SMALL, train=wish).train
+        assert (train.warmup_share, train.cooldown_share) == pytest.approx(shares)
 
 
 def test_a_model_that_is_slower_than_predicted_loses_to_one_that_is_not():
@@ -479,6 +511,18 @@ def test_counted_steps_need_no_budget():
     assert plan.train.num_steps == 50
     assert all(phase > 0 for phase in plan.budget.phases.model_dump().values())
     assert "the budget of 20.0 s is not kept" in plan.why.reasons[-1]
+
+
+def test_counted_steps_with_a_pinned_micro_batch_have_all_the_text_that_they_read():
+    plan = Planner("server", num_bytes=10**9).plan("10m", **SMALL, train={"num_steps": 40_000, "micro_batch": 64})
+    read = plan.forecast.tokens * BYTES_PER_TOKEN[2048]
+    assert plan.data.train_bytes > min(read, 0.95 * 10**9)
+    assert plan.forecast.epochs == pytest.approx(read / min(plan.data.train_bytes, 0.95 * 10**9))
+
+
+def test_counted_steps_keep_the_budget_where_they_are_found_slower_than_predicted():
+    plans = [Planner("server", slowness=slowness).plan("10m", **SMALL, train={"num_steps": 2000}) for slowness in (1.0, 3.0)]
+    assert all(sum(plan.budget.phases.model_dump().values()) <= 600 for plan in plans)
 
 
 @pytest.mark.parametrize("num_steps", [200, 3000, 40_000])

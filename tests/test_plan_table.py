@@ -155,3 +155,9 @@ def test_a_step_that_is_no_whole_sequences_names_the_nearest_that_is():
 
 def test_a_budget_that_is_too_short_is_refused_as_always():
     assert "too short" in refusal("laptop", "20s").what
+
+
+def test_no_more_text_is_taken_than_can_be_encoded_in_time():
+    planned = Planner("server", num_bytes=10**11).plan("1h", plan={"strategy": "table"})
+    assert planned.data.train_bytes < 10**9
+    assert sum(planned.budget.phases.model_dump().values()) == pytest.approx(3600)

@@ -1,11 +1,13 @@
 """What evaluation and export took in earlier pipelines decides how much time is kept for them."""
 
+import uuid
+
 import pytest
 from toys import whole_plan
 
 from pufferfish.base import lines
 from pufferfish.base.timing import Timing
-from pufferfish.plan.budget import KNOWN_MARGIN, RESERVE_FACTORS, RESERVE_MARGIN, reserve_factor
+from pufferfish.plan.budget import RESERVE_FACTORS, RESERVE_MARGIN, reserve_factor
 from pufferfish.schema.reserve import KEPT, file, ratios, remember
 
 
@@ -14,8 +16,8 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
 
-def took(evaluate_s, export_s, *, plan=None, boots=("b", "b")):
-    remember(plan or whole_plan(), Timing(boots[0], 100.0, 100.0 + evaluate_s), Timing(boots[1], 300.0, 300.0 + export_s))
+def took(evaluate_s, export_s, *, run_key=None, boots=("b", "b")):
+    remember(whole_plan(), run_key or uuid.uuid4().hex, Timing(boots[0], 100.0, 100.0 + evaluate_s), Timing(boots[1], 300.0, 300.0 + export_s))
 
 
 def test_what_was_taken_is_compared_with_the_estimate_without_its_margin():
@@ -27,9 +29,15 @@ def test_what_was_taken_is_compared_with_the_estimate_without_its_margin():
 
 def test_a_pipeline_in_two_pieces_tells_nothing():
     took(9.0, 4.0, boots=("b", "c"))
-    remember(whole_plan(), None, Timing("b", 0.0, 4.0))
+    remember(whole_plan(), "run", None, Timing("b", 0.0, 4.0))
     assert ratios("h0") == []
     assert not file().exists()
+
+
+def test_a_training_that_is_exported_again_counts_once():
+    for export_s in (4.0, 2.0, 2.0):
+        took(9.0, export_s, run_key="run")
+    assert ratios("h0") == [pytest.approx(1.3)]
 
 
 def test_only_the_last_pipelines_count_and_a_broken_line_is_passed_over():
@@ -47,7 +55,7 @@ def test_without_pipelines_the_margin_stands():
 def test_the_worst_of_few_and_the_second_worst_of_several_decide():
     assert reserve_factor([1.4]) == pytest.approx(1.4 * RESERVE_MARGIN)
     assert reserve_factor([1.4, 0.9]) == pytest.approx(1.4 * RESERVE_MARGIN)
-    assert reserve_factor([1.9, 0.9, 1.0]) == pytest.approx(1.0 * KNOWN_MARGIN)
+    assert reserve_factor([1.9, 0.9, 1.0]) == pytest.approx(1.0 * RESERVE_MARGIN)
 
 
 def test_the_factor_has_limits():

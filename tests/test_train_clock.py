@@ -341,6 +341,13 @@ def test_a_long_pause_in_a_long_run_is_a_pause():
     assert train_share_s(day, timings, own=own) == pytest.approx(86400 - 10.5 - 30.7 - 13.5)
 
 
+def test_a_short_budget_is_not_charged_with_the_time_that_somebody_took_to_mend_something():
+    timings, own = chain(pauses=(0.3, 0.4, 12.0))
+    assert train_share_s(BUDGET, timings, own=own) == pytest.approx(53 - 10.5 - (0.3 + 0.4 + 1 / 5) - 13.5)
+    slow, own = chain(pauses=(0.3, 0.4, 5.0))
+    assert train_share_s(BUDGET, slow, own=own) == pytest.approx(53 - 10.5 - 5.7 - 13.5)
+
+
 def test_stages_of_another_boot_are_charged_with_planned_pauses():
     timings, _ = chain()
     assert train_share_s(BUDGET, timings, own=Timing("c", 3.0, 3.0)) == pytest.approx(53 - 10.5 - (0.3 + 0.4 + 1 / 5) - 13.5)

@@ -16,7 +16,7 @@ TRAIN_STARTS, TRAIN_SETUP_S = 1.4, 0.4
 EVALUATE_STARTS, EVALUATE_S = 1.3, 0.8
 EXPORT_STARTS, EXPORT_S = 2.0, 1.0
 RESERVE_MARGIN = 1.25  # on evaluation and export, which nobody can shorten when they turn out slow
-KNOWN_MARGIN, SEVERAL = 1.15, 3  # the same, from so many earlier pipelines on: five in one hour differed by a tenth, one beside a neighbour by a half
+SEVERAL = 3  # earlier pipelines, one of which may have met an accident
 RESERVE_FACTORS = (0.7, 4.0)  # at least and at most, on what they are estimated to take
 PAUSE_S = 0.45  # DVC between two stages
 NUM_PAUSES = 5
@@ -35,13 +35,11 @@ def planning_limit_s(total_s: float) -> float:
 
 def reserve_factor(ratios: Sequence[float]) -> float:
     """What evaluation and export are estimated to take is multiplied by this: a margin, and what earlier pipelines on this machine took of the estimate. The
-    worst of few counts, and of several the second worst, for one may have met an accident."""
+    worst of few counts, and of several the second worst."""
     if not ratios:
         return RESERVE_MARGIN
-    is_known = len(ratios) >= SEVERAL
     least, most = RESERVE_FACTORS
-    wanted = KNOWN_MARGIN * sorted(ratios)[-2] if is_known else RESERVE_MARGIN * max(ratios)
-    return min(most, max(least, wanted))
+    return min(most, max(least, RESERVE_MARGIN * sorted(ratios)[-2 if len(ratios) >= SEVERAL else -1]))
 
 
 def reserve_s(hardware: Hardware, *, validation_tokens: float, trained_tokens_per_s: float, num_params: int, factor: float) -> tuple[float, float, float]:

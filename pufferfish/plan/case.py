@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from pufferfish.base.errors import UserError
 from pufferfish.plan import budget, recipe, scaling
 from pufferfish.plan.candidate import COMPILE_S, Candidate, Situation
 from pufferfish.plan.prices import Measure, OpenPilots, Pilot, PriceOf, Vocabulary
@@ -133,6 +134,23 @@ class Case:
                 setup_s=self.setup_s + extra_s,
             )
 
+    def affordable(
+        self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], tokens_per_s: float = 0.0, num_params: int = 0, extra_s: float = 0.0
+    ) -> Case:
+        """The same, if enough is left for training, else without what earlier pipelines took: they may have met an accident, and where nothing is planned
+        nothing is learned anew. Raises UserError as `check_budget` does."""
+
+        def check(case: Case) -> Case:
+            case.check_budget(vocabulary, plan_s=plan_s, tokens_per_s=tokens_per_s, num_params=num_params, extra_s=extra_s)
+            return case
+
+        try:
+            return check(self)
+        except UserError:
+            if self.reserve_factor <= budget.RESERVE_MARGIN:
+                raise
+            return check(replace(self, reserve_factor=budget.RESERVE_MARGIN))
+
     def data_plan(self, vocabulary: Vocabulary, *, train_bytes: int) -> DataPlan:
         """What is prepared of the text."""
         tokenizer_bytes = int(self.tokenizer_bytes(vocabulary))
@@ -206,9 +224,14 @@ class Selection:
     pilots: Sequence[Sequence[Pilot]] = ()  # that the forecasts stand on
 
     @property
+    def prepared_bytes(self) -> float:
+        """Of the text, that there will be to read."""
+        return min(self.text.unique_bytes, self.train_bytes)
+
+    @property
     def epochs(self) -> float:
-        """How often the best one reads the text."""
-        return self.best.tokens * self.best.vocabulary.bytes_per_token / self.text.unique_bytes
+        """How often the best one reads what is prepared."""
+        return self.best.tokens * self.best.vocabulary.bytes_per_token / self.prepared_bytes
 
     def with_more_time(self, more_s: float) -> Selection:
         """The same where there is more time for steps, or less."""

@@ -31,7 +31,7 @@ def _readings(case: Case, selection: Selection) -> float:
     """How often the best one has time to read the text: where it stops before, because more would do harm, rows are learned by heart all the same."""
     best = selection.best
     num_steps = best.fitting_steps if case.is_timed else best.num_steps
-    return num_steps * best.train.tokens_per_step * best.vocabulary.bytes_per_token / selection.text.unique_bytes
+    return num_steps * best.train.tokens_per_step * best.vocabulary.bytes_per_token / selection.prepared_bytes
 
 
 def _without_table(case: Case, candidate: Candidate) -> Candidate:

@@ -56,6 +56,7 @@ def train_plan(
     matrix_lr = usual if wish.learning_rate == "auto" else wish.learning_rate
     others = batch_factor * width_factor * matrix_lr / usual
     is_timed = wish.num_steps == "auto"
+    warmup_share, cooldown_share = schedule_shares(wish)
     return TrainPlan(
         device="cuda" if hardware.fingerprint.device == "cuda" else "cpu",
         num_threads=hardware.fingerprint.num_threads,
@@ -74,8 +75,8 @@ def train_plan(
         tokens_per_step=tokens_per_step,
         clock="deadline" if is_timed else "steps",
         num_steps=num_steps if is_timed else int(wish.num_steps),
-        warmup_share=WARMUP_SHARE if wish.warmup_share == "auto" else wish.warmup_share,
-        cooldown_share=COOLDOWN_SHARE if wish.cooldown_share == "auto" else wish.cooldown_share,
+        warmup_share=warmup_share,
+        cooldown_share=cooldown_share,
         final_lr_share=FINAL_LR_SHARE,
         input_noise=usual_noise(epochs) if wish.input_noise == "auto" else wish.input_noise,
         num_evals=NUM_EVALS,
@@ -84,6 +85,13 @@ def train_plan(
         seed=wish.seed,
         data_seed=data.seed,
     )
+
+
+def schedule_shares(wish: TrainParams) -> tuple[float, float]:
+    """Of warm-up and cooldown; what is not pinned leaves room for what is, so that the peak is reached."""
+    cooldown = COOLDOWN_SHARE if wish.cooldown_share == "auto" else wish.cooldown_share
+    warmup = min(WARMUP_SHARE, 1 - cooldown) if wish.warmup_share == "auto" else wish.warmup_share
+    return warmup, min(cooldown, 1 - warmup)
 
 
 def usual_noise(epochs: float) -> float:

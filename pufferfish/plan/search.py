@@ -8,7 +8,7 @@ from dataclasses import replace
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_count
 from pufferfish.plan import choose, pilot, scaling, space
-from pufferfish.plan.candidate import COMPILE_S, Candidate
+from pufferfish.plan.candidate import COMPILE_S, Candidate, in_time
 from pufferfish.plan.case import ENCODE_UNIT, WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.prices import Vocabulary
 from pufferfish.schema.hardware import Hardware
@@ -40,6 +40,8 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
         pilots.append(flown)
         candidates = _with_known_steps(measuring, candidates, {each.model for several in pilots for each in several})
         candidates = _with_time_left(candidates, plan_s - measuring.spent_s() - WRITE_S)
+    if not case.is_timed:
+        candidates = in_time(candidates)  # by what is known of the paces now
     text, candidates = pilot.learn(case, pilots, candidates)
     measured = [candidate for candidate in candidates if candidate.measured]
     return Selection(choose.choose(candidates, text=text), candidates, measured, text, train_bytes, pilots)
@@ -69,7 +71,7 @@ def choose_vocabulary(case: Case) -> tuple[Vocabulary, float]:
     wish = case.params.train
     neutral = TrainParams(dtype=wish.dtype)
     if wish.num_steps != "auto":
-        neutral = neutral.model_copy(update={"num_steps": wish.num_steps, "tokens_per_step": wish.tokens_per_step})
+        neutral = neutral.model_copy(update={name: getattr(wish, name) for name in ("num_steps", "tokens_per_step", "micro_batch")})
     sizes = [vocabulary.vocab_size for vocabulary in case.vocabularies]
     models = list(space.models(case.params.model, sizes, max_seq_len=_longest(case.hardware)))
     situation = case.situation(plan_s=case.planning_limit_s, train=neutral)
@@ -105,11 +107,12 @@ def _train_bytes(case: Case, vocabulary: Vocabulary, *, read_bytes: float, loop_
 def search_reasons(case: Case, selection: Selection) -> list[str]:
     """Why this configuration, in sentences."""
     best, measured = selection.best, selection.measured
-    lowest = min(candidate.forecast(selection.text) for candidate in choose.eligible(selection.candidates, text=selection.text))
+    lowest = min(each.forecast(selection.text) for each in (best, *choose.eligible(selection.candidates, text=selection.text)))
     known = sum(candidate.measured.is_kept for candidate in measured if candidate.measured)
     steps = f"{len(measured)} measured" + (f" ({known} of them earlier; `pufferfish doctor --remeasure` forgets)" if known else "")
     taken = best.forecast(selection.text)
-    choice = f"of those within {choose.NEAR:.1%} of it the smallest was taken ({taken:.4f})" if taken > lowest else "it was taken"
+    smallest = f"of those within {choose.NEAR:.1%} of it the smallest" if taken <= lowest * (1 + choose.NEAR) else "the best with a table of values"
+    choice = f"{smallest} was taken ({taken:.4f})" if taken > lowest else "it was taken"
     return [
         f"{len(selection.candidates)} configurations priced, {steps}; the best forecast is {lowest:.4f} bits per byte, and {choice}",
         *_size_reason(selection),

@@ -54,7 +54,7 @@ def look_up(case: Case, measuring: Measuring | None, *, plan_s: float, known: Se
     vocabulary = max((each for each in case.vocabularies if each.vocab_size <= VOCABULARY or len(case.vocabularies) == 1), key=lambda each: each.vocab_size)
     row = row_for(_train_s(case, vocabulary))
     model = next(space.models(wished(case.params.model, row), [vocabulary.vocab_size], max_seq_len=CONTEXT))
-    train_bytes = bytes_of(row, model.seq_len, vocabulary, unique_bytes=case.all_text.unique_bytes)
+    train_bytes = min(bytes_of(row, model.seq_len, vocabulary, unique_bytes=case.all_text.unique_bytes), int(case.text.unique_bytes))  # what can be encoded
     text = replace(case.all_text, unique_bytes=train_bytes)
     situation = replace(case.situation(plan_s=plan_s), text=text)
     [best] = informed([_configured(case, situation, model, vocabulary)], known)

@@ -11,7 +11,7 @@ from pufferfish.schema.plan import BudgetPlan
 BEFORE = ("hardware-probe", "plan", "prepare-subset")
 NUM_PAUSES = 5  # between six stages
 ACCIDENT_SHARE = 0.1  # of the budget, that a cached stage may have cost more than planned
-LONGEST_PAUSE_S, LONGEST_PAUSE_SHARE = 20.0, 0.02  # and of the budget, whichever is more: a longer one is not a pause of one pipeline run
+LONGEST_PAUSE_S, LONGEST_PAUSE_SHARES = 20.0, (0.02, 0.1)  # and of the budget at least and at most: a longer one is not a pause of one pipeline run
 
 
 def train_share_s(budget: BudgetPlan, timings: dict[str, Timing | None], *, own: Timing) -> float:
@@ -23,13 +23,14 @@ def train_share_s(budget: BudgetPlan, timings: dict[str, Timing | None], *, own:
     """
     planned_s = (budget.phases.hardware_probe_s, budget.phases.plan_s, budget.phases.prepare_subset_s)
     chain = [*(timings.get(name) for name in BEFORE), own]
-    longest_s = max(LONGEST_PAUSE_S, LONGEST_PAUSE_SHARE * budget.total_s)
+    least_s, most_s = (share * budget.total_s for share in LONGEST_PAUSE_SHARES)
+    longest_s = min(most_s, max(least_s, LONGEST_PAUSE_S))
     pauses_s = [_pause_s(before, after, longest_s) for before, after in pairwise(chain)]
     spent_s = 0.0
     for number, (timing, expected_s) in enumerate(zip(chain[:-1], planned_s, strict=True)):
         is_of_this_run = all(pause_s is not None for pause_s in pauses_s[number:])
-        most_s = math.inf if is_of_this_run else expected_s + ACCIDENT_SHARE * budget.total_s
-        spent_s += min(timing.elapsed_s, most_s) if timing else expected_s
+        charged_s = math.inf if is_of_this_run else expected_s + ACCIDENT_SHARE * budget.total_s
+        spent_s += min(timing.elapsed_s, charged_s) if timing else expected_s
     usual_s = budget.phases.between_s / NUM_PAUSES
     return budget.total_s - spent_s - sum(usual_s if pause_s is None else pause_s for pause_s in pauses_s) - budget.reserve_s
 
