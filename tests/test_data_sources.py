@@ -180,6 +180,8 @@ def test_a_module_that_is_measured_on_is_not_learned_from():
 
 BAD = {
     "missing": ({}, {"path": "nowhere.txt"}, "no such text", "data.path: nowhere.txt"),
+    "missing user": ({}, {"path": "~no-such-user/text"}, "no such text", "data.path: ~no-such-user/text"),
+    "missing user of own validation": ({"t": PROSE.encode()}, {"path": "t", "validation": "~no-such-user"}, "no such text", "data.validation: ~no-such-user"),
     "empty file": ({"t": b""}, {"path": "t"}, "empty", "data.path: t"),
     "blank file": ({"t": b" \n\r\n\t"}, {"path": "t"}, "blank", "data.path: t"),
     "empty folder": ({"t/.hidden": b"x" * 5000}, {"path": "t"}, "holds no text", "no files"),

@@ -53,6 +53,17 @@ def test_where_each_document_is_too_much_the_smallest_is_held_back():
     assert hold_back(known, share=0.05, max_bytes=10**9).tolist() == [False, True, False]
 
 
+def test_a_note_beside_long_documents_is_not_all_that_is_measured_on():
+    known = catalog([("book", "x" * 300_000), ("note", "y" * 40), ("novel", "z" * 200_000)], seed=0)
+    assert hold_back(known, share=0.05, max_bytes=10**9).tolist() == [False, True, True]
+
+
+def test_a_note_beside_one_long_document_is_too_little_to_measure_on():
+    with pytest.raises(UserError, match="too little text is left to measure on") as error:
+        hold_back(catalog([("book", "x" * 300_000), ("note", "y" * 40)], seed=0), share=0.05, max_bytes=10**9)
+    assert "2 documents, all but one of them 40 B together" in error.value.saw
+
+
 def test_copies_of_one_document_cannot_be_split():
     with pytest.raises(UserError, match="cannot be split") as error:
         hold_back(catalog([("a", "same"), ("b", "same")], seed=0), share=0.5, max_bytes=100)

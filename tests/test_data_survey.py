@@ -9,7 +9,7 @@ from pufferfish.base.errors import UserError
 from pufferfish.data import survey as survey_room
 from pufferfish.data.corpus import inspect_corpus
 from pufferfish.data.hardness import Hardness
-from pufferfish.data.survey import Survey, survey, train_bytes_after_split
+from pufferfish.data.survey import Survey, survey, text_to_learn_from
 from pufferfish.schema.params import DataParams
 from pufferfish.schema.plan import DataPlan
 
@@ -70,6 +70,16 @@ def test_a_larger_sample_for_the_vocabulary_is_none_for_the_hardness(monkeypatch
     assert 0 < sizes[0] <= 5000
 
 
+def test_what_is_left_to_learn_from_is_what_the_split_leaves():
+    Path("novels").mkdir()
+    for name, count in (("one", 3000), ("two", 2000)):
+        write_lines(f"novels/{name}", count)
+    data = DataParams(source="text", path="novels")
+    found, corpus = surveyed(data, 300), inspect_corpus(data)
+    limits = {"validation_share": 0.05, "max_validation_bytes": 1_000_000}
+    assert text_to_learn_from(corpus, found, **limits) == found.train_bytes == Path("novels/one").stat().st_size
+
+
 def test_of_large_files_two_are_looked_at(monkeypatch):
     Path("folder").mkdir()
     for name in ("one", "two", "three"):
@@ -110,17 +120,17 @@ def test_what_the_sample_does_not_show_of_copies_is_found_in_the_whole_text():
 def test_any_text_can_be_surveyed(text):
     Path("folder").mkdir()
     Path("folder/one.txt").write_text(text, "utf-8")
-    Path("folder/two.txt").write_text("a few other words\n", "utf-8")
+    Path("folder/two.txt").write_text("a few other words\n" * 60, "utf-8")
     assert surveyed(DataParams(source="text", path="folder"), 257).hardness.bpb > 0
 
 
-def test_what_is_left_to_learn_from_is_estimated():
+def test_what_is_left_to_learn_from_is_estimated_where_only_a_part_was_looked_at():
     data = write_lines("lines.txt", 400)
-    corpus = inspect_corpus(data)
-    assert train_bytes_after_split(corpus, validation_share=0.25, max_validation_bytes=10**9) == corpus.num_bytes - corpus.num_bytes // 4
-    assert train_bytes_after_split(corpus, validation_share=0.25, max_validation_bytes=100) == corpus.num_bytes - 100
+    corpus, found = inspect_corpus(data).model_copy(update={"num_bytes": 10**9}), surveyed(data, 300)
+    assert text_to_learn_from(corpus, found, validation_share=0.25, max_validation_bytes=10**9) == 750_000_000
+    assert text_to_learn_from(corpus, found, validation_share=0.25, max_validation_bytes=100) == 10**9 - 100
     own = corpus.model_copy(update={"validation_path": "own"})
-    assert train_bytes_after_split(own, validation_share=0.25, max_validation_bytes=100) == corpus.num_bytes
+    assert text_to_learn_from(own, found, validation_share=0.25, max_validation_bytes=100) == 10**9
 
 
 def test_numbers_fill_only_a_small_vocabulary_and_are_learned_from_all_the_same():

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pufferfish.evaluate.samples import fenced
+from pufferfish.evaluate import samples
+from pufferfish.evaluate.samples import fenced, write_samples
 from pufferfish.evaluate.validation import evaluate_validation
 from pufferfish.model.transformer import Decoder
+from pufferfish.schema.params import EvaluateParams
 from pufferfish.schema.plan import ModelPlan
 
 VOCAB_SIZE, SEQ_LEN = 29, 10
@@ -85,3 +87,26 @@ def test_samples_stay_inside_their_fence(text):
     assert set(last) == {"`"}
     assert last not in "\n".join(body)
     assert all(character.isprintable() or character == "\n" for character in "\n".join(body))
+
+
+class Slow:
+    """An engine that takes a second for each piece."""
+
+    def __init__(self, monkeypatch):
+        self.now_s = 100.0
+        monkeypatch.setattr(samples.time, "perf_counter", lambda: self.now_s)
+
+    def stream(self, prompt, *, max_tokens, **wishes):
+        for number in range(max_tokens):
+            self.now_s += 1.0
+            yield f" {number}"
+
+
+def test_samples_that_would_take_too_long_are_cut_off_each_at_its_part_of_the_time(monkeypatch):
+    params = EvaluateParams(prompts=["a", "b", "c"], sample_tokens=20)
+    text = write_samples(Slow(monkeypatch), params, limit_s=12.0)
+    assert text.count(samples.CUT) == 3
+    assert ["a 0 1 2 3 4\n" in text, "b 0 1 2 3\n" in text, "c 0 1 2 3\n" in text] == [True] * 3
+    whole = write_samples(Slow(monkeypatch), params)
+    assert samples.CUT not in whole
+    assert whole.count(" 19\n") == 3

@@ -221,6 +221,15 @@ def test_code_that_looks_up_something_else_is_refused(house, old_export, monkeyp
     assert_untouched(old_export)
 
 
+def test_windows_are_no_longer_than_memory_and_time_bear(house, monkeypatch):
+    paths, arguments = house()
+    seen, forward = [], Decoder.forward
+    monkeypatch.setattr(verify, "MOST_LOGITS", 300 * 5)
+    monkeypatch.setattr(Decoder, "forward", lambda model, tokens, *rest: seen.append(tokens.shape) or forward(model, tokens, *rest))
+    assert hf.export_hf(*paths, **arguments).max_logit_difference < 1e-4
+    assert seen == [(1, 5)] * verify.NUM_WINDOWS
+
+
 def test_a_second_export_replaces_the_first(house, old_export):
     paths, arguments = house()
     hf.export_hf(*paths, **arguments)

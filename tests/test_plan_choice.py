@@ -76,6 +76,18 @@ def test_what_the_last_stages_take_by_experience_is_kept_for_them_and_said():
     assert not any("are given" in reason for reason in plan.why.reasons)
 
 
+def test_a_probe_that_had_much_to_read_is_paid_for():
+    planner, plan = usual()
+    params, found = Params.model_validate({"budget": {"time": "3m"}, "data": {"vocab_size": 2048}}), vocabularies(planner.hardware, 2048)
+    case = Case(params, planner.hardware, planner.corpus, found, planner.text, price_of, probed_s=50.0)
+    paid = decide(case, Measuring(planner.measure, lambda: 1.5)).plan
+    assert paid.budget.phases.hardware_probe_s == 50.0
+    assert sum(paid.budget.phases.model_dump().values()) == pytest.approx(180)
+    assert paid.budget.phases.train_s < plan.budget.phases.train_s - 40
+    with pytest.raises(UserError, match="too short"):
+        decide(replace(case, probed_s=500.0), Measuring(planner.measure, lambda: 1.5))
+
+
 def test_what_one_slow_pipeline_took_refuses_no_budget_that_the_usual_margin_bears():
     planner = Planner("server")
     params = Params.model_validate({"budget": {"time": "36s"}, **SMALL})

@@ -40,6 +40,12 @@ def test_a_training_that_is_exported_again_counts_once():
     assert ratios("h0") == [pytest.approx(1.3)]
 
 
+def test_lines_of_an_earlier_version_are_passed_over():
+    lines.append(file(), {"hardware": "h0", "took_s": 9.0, "estimated_s": 10.0})
+    took(9.0, 4.0)
+    assert len(ratios("h0")) == 2
+
+
 def test_only_the_last_pipelines_count_and_a_broken_line_is_passed_over():
     for number in range(KEPT + 2):
         took(1.0 + number, 9.0)

@@ -1,13 +1,17 @@
 """The set-up decides the PyTorch build by pure functions; the script is loaded by its path, as it runs before anything is installed."""
 
 import importlib.util
+import json
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "pufferfish" / "cli" / "bootstrap.py"
+STAMPED = ("pyproject.toml", "constraints.txt", "pufferfish/cli/bootstrap.py")
 CPU_WHEEL = "torch-2.13.0+cpu-cp312-cp312-manylinux_2_28_x86_64.whl"
 
 
@@ -109,14 +113,20 @@ def test_the_folders_of_wheels_are_read_from_the_configuration_of_pip():
     assert bootstrap.find_links(config) == ["/wheels", "/more/wheels"]
 
 
+def write_what_the_stamp_depends_on(root):
+    for name in STAMPED:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+
+
 def test_the_stamp_changes_with_the_wish_the_place_and_every_file_it_depends_on(tmp_path):
-    for name in ("pyproject.toml", "constraints.txt", "pufferfish/cli/bootstrap.py"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
+    for root in (tmp_path, tmp_path / "elsewhere"):
+        write_what_the_stamp_depends_on(root)
     before = bootstrap.stamp_of(tmp_path, "")
     assert bootstrap.stamp_of(tmp_path, "") == before
-    assert bootstrap.stamp_of(tmp_path, "cpu")["made_from"] != before["made_from"]
-    for name in ("pyproject.toml", "constraints.txt", "pufferfish/cli/bootstrap.py"):
+    assert bootstrap.stamp_of(tmp_path, "cpu") != before
+    assert bootstrap.stamp_of(tmp_path / "elsewhere", "") != before
+    for name in STAMPED:
         (tmp_path / name).write_text(name + "!")
         assert bootstrap.stamp_of(tmp_path, "")["made_from"] != before["made_from"]
         (tmp_path / name).write_text(name)
@@ -131,6 +141,119 @@ def test_an_environment_is_made_anew_only_where_it_is_missing_broken_or_moved(tm
     assert not bootstrap.needs_new_environment(folder, stamp)
     (folder / ".stamp").write_text('{"place": "/elsewhere", "made_from": "abc"}')
     assert bootstrap.needs_new_environment(folder, stamp)
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"place": "/here", "wi', b"\xff\xfe", b"null", b"[1]"])
+def test_a_stamp_that_is_missing_or_torn_reads_as_none(content, tmp_path):
+    folder = tmp_path / ".venv"
+    assert bootstrap.read_stamp(folder) == {}
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").touch()
+    if content is not None:
+        (folder / ".stamp").write_bytes(content)
+    assert bootstrap.read_stamp(folder) == {}
+    assert not bootstrap.needs_new_environment(folder, {"place": str(tmp_path), "made_from": "abc"})
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A set-up that installs nothing: `house.call(wish)` gives the arguments for pip, or None where pip was not asked."""
+    write_what_the_stamp_depends_on(tmp_path)
+    asked, environments = [], []
+
+    def make_environment(folder, *, with_system_packages):
+        environments.append(with_system_packages)
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin" / "python").touch()
+
+    monkeypatch.setattr(bootstrap, "make_environment", make_environment)
+    monkeypatch.setattr(bootstrap, "install", lambda root, folder, torch, links: asked.append(torch.arguments))
+    monkeypatch.setattr(bootstrap, "try_imports", lambda folder, root: None)
+    monkeypatch.setattr(bootstrap, "prepare_dvc", lambda root, folder: None)
+    monkeypatch.setattr(bootstrap, "look_at_machine", machine)
+    monkeypatch.setattr(bootstrap, "page_answers", lambda url: True)
+    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda place: SimpleNamespace(free=10**12))
+    monkeypatch.setattr(bootstrap.subprocess, "run", lambda command, **_: SimpleNamespace(stdout="global.timeout='60'\n"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "elsewhere")
+
+    def call(wish=None):
+        if wish is None:
+            monkeypatch.delenv("PUFFERFISH_TORCH", raising=False)
+        else:
+            monkeypatch.setenv("PUFFERFISH_TORCH", wish)
+        asked.clear()
+        bootstrap.set_up(tmp_path)
+        return asked[0] if asked else None
+
+    return SimpleNamespace(call=call, root=tmp_path, stamp=tmp_path / ".venv" / ".stamp", environments=environments)
+
+
+@pytest.mark.parametrize("wish", ["", "skip", "cpu", "cu130", "2.12.1"])
+def test_a_wish_said_once_is_not_undone_by_a_call_without_it(wish, house):
+    assert house.call(wish) == choose(wish).arguments
+    assert house.call() is None
+    assert house.call(wish) is None
+
+
+@pytest.mark.parametrize("wish", ["skip", "cu130", "2.12.1"])
+def test_an_earlier_wish_is_used_and_named_when_something_is_installed_again(wish, house, capsys):
+    house.call(wish)
+    assert "earlier" not in capsys.readouterr().out
+    (house.root / "constraints.txt").write_text("numpy==2.3.4")
+    assert house.call() == choose(wish).arguments
+    (line,) = capsys.readouterr().out.splitlines()
+    assert choose(wish).reason in line
+    assert "an earlier wish" in line
+    assert house.call() is None
+    assert not capsys.readouterr().out
+
+
+def test_a_later_wish_replaces_an_earlier_one_and_an_empty_one_ends_it(house, capsys):
+    house.call("cu130")
+    assert house.call("2.12.1") == choose("2.12.1").arguments
+    assert house.call() is None
+    assert house.call("") == choose("").arguments
+    assert house.call() is None
+    assert json.loads(house.stamp.read_text())["wish"] == ""
+    assert "earlier" not in capsys.readouterr().out
+
+
+def test_a_wish_that_is_refused_leaves_the_earlier_one(house):
+    house.call("cu130")
+    with pytest.raises(bootstrap.SetupError):
+        house.call("gpu please")
+    assert house.call() is None
+
+
+def test_an_interrupted_set_up_goes_on_with_its_wish(house, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bootstrap, "install", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            house.call("skip")
+    assert house.call() == ()
+    assert house.environments == [True]
+
+
+def test_an_environment_made_anew_keeps_its_wish(house):
+    house.call("skip")
+    (house.root / ".venv" / "bin" / "python").unlink()
+    assert house.call() == ()
+    house.stamp.write_text(json.dumps({**json.loads(house.stamp.read_text()), "place": "/elsewhere"}))
+    assert house.call() == ()
+    assert house.environments == [True, True, True]
+
+
+@pytest.mark.parametrize("content", ["", '{"place": "/here", "wi', '{"place": "PLACE", "made_from": "abc"}'])
+def test_a_set_up_after_a_torn_stamp_or_one_without_a_wish_chooses_for_the_machine(content, house):
+    house.call("cu130")
+    house.stamp.write_text(content.replace("PLACE", str(house.root)))
+    assert house.call() == choose("").arguments
+    assert house.environments == [False]
+    assert house.call() is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from toys import train_plan, whole_plan
 from pufferfish.base.timing import Timing, read_timing
 from pufferfish.train.clock import DeadlineClock, ReplayClock, StepClock
 from pufferfish.train.schedule import lr_share
-from pufferfish.train.share import BEFORE, train_share_s
+from pufferfish.train.share import BEFORE, taken_just_now_s, train_share_s
 
 PLAN = train_plan(warmup_share=0.02, cooldown_share=0.55, final_lr_share=0.02)
 
@@ -346,6 +346,15 @@ def test_a_short_budget_is_not_charged_with_the_time_that_somebody_took_to_mend_
     assert train_share_s(BUDGET, timings, own=own) == pytest.approx(53 - 10.5 - (0.3 + 0.4 + 1 / 5) - 13.5)
     slow, own = chain(pauses=(0.3, 0.4, 5.0))
     assert train_share_s(BUDGET, slow, own=own) == pytest.approx(53 - 10.5 - 5.7 - 13.5)
+
+
+def test_what_a_stage_took_is_known_to_the_next_one_of_the_same_pipeline():
+    timings, _ = chain()
+    probe, own = timings["hardware-probe"], timings["plan"]
+    assert taken_just_now_s(probe, own, total_s=53) == pytest.approx(2.5)
+    assert taken_just_now_s(probe, Timing("b", own.start_s + 60, own.end_s + 60), total_s=53) == 0.0
+    assert taken_just_now_s(probe, Timing("c", own.start_s, own.end_s), total_s=53) == 0.0
+    assert taken_just_now_s(None, own, total_s=53) == 0.0
 
 
 def test_stages_of_another_boot_are_charged_with_planned_pauses():

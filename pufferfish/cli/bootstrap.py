@@ -1,7 +1,7 @@
 """Set up everything in `.venv`, once: what `make` runs before anything else.
 
 Runs by itself with any system Python and its standard library, before the package can be imported, so it imports nothing of the
-house. The second call finds the stamp of the first and returns at once. PUFFERFISH_TORCH chooses the PyTorch build by hand.
+house. The second call finds the stamp of the first and returns at once. PUFFERFISH_TORCH chooses the PyTorch build, also for later calls.
 """
 
 from __future__ import annotations
@@ -142,19 +142,23 @@ def page_answers(url: str) -> bool:
 
 
 def stamp_of(root: Path, wish: str) -> dict[str, str]:
-    """What the environment was made from, and where: environments cannot be moved."""
-    made_from = hashlib.sha256(wish.encode())
-    for name in ("pyproject.toml", "constraints.txt", "pufferfish/cli/bootstrap.py"):
-        made_from.update((root / name).read_bytes())
-    return {"place": str(root), "made_from": made_from.hexdigest()}
+    """What the environment was made from, and where (environments cannot be moved); the wish in clear, for calls that name none."""
+    contents = b"".join((root / name).read_bytes() for name in ("pyproject.toml", "constraints.txt", "pufferfish/cli/bootstrap.py"))
+    return {"place": str(root), "wish": wish, "made_from": hashlib.sha256(contents).hexdigest()}
+
+
+def read_stamp(folder: Path) -> dict[str, str]:
+    """What an earlier call left in the environment; empty where the file is missing, empty or torn."""
+    try:
+        kept = json.loads((folder / ".stamp").read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def needs_new_environment(folder: Path, stamp: dict[str, str]) -> bool:
     """Whether `.venv` must be made, or made anew because it is broken or was moved; else it is brought up to date in place."""
-    if not (folder / "bin" / "python").exists():
-        return True
-    written = folder / ".stamp"
-    return written.exists() and json.loads(written.read_text()).get("place") != stamp["place"]
+    return not (folder / "bin" / "python").exists() or read_stamp(folder).get("place", stamp["place"]) != stamp["place"]
 
 
 def make_environment(folder: Path, *, with_system_packages: bool) -> None:
@@ -251,9 +255,11 @@ def prepare_dvc(root: Path, folder: Path) -> None:
 
 def set_up(root: Path) -> None:
     """Bring `.venv`, DVC and the tracking store into place, doing only what is missing."""
-    folder, wish = root / ".venv", os.environ.get("PUFFERFISH_TORCH", "").strip()
-    stamp, written = stamp_of(root, wish), folder / ".stamp"
-    if not (written.exists() and json.loads(written.read_text()) == stamp and (folder / "bin" / "python").exists()):
+    folder = root / ".venv"
+    kept, written = read_stamp(folder), folder / ".stamp"
+    wish = os.environ.get("PUFFERFISH_TORCH", kept.get("wish", "")).strip()  # set but empty is an answer too: choose for this machine
+    stamp = stamp_of(root, wish)
+    if kept != stamp or not (folder / "bin" / "python").exists():
         pip_config = subprocess.run([BASE_PYTHON, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
         links = find_links(pip_config or f"find-links='{os.environ.get('PIP_FIND_LINKS', '')}'")
         wheels = [path.name for link in links for path in Path(link).glob("torch-*.whl")]
@@ -263,8 +269,10 @@ def set_up(root: Path) -> None:
             raise SetupError("the disk is too full to install", f"{free / 1e9:.1f} GB free", f"free {FREE_BYTES[torch.size] / 1e9:.0f} GB in {root}")
         if needs_new_environment(folder, stamp):
             make_environment(folder, with_system_packages=wish == "skip")
-        written.write_text(json.dumps({"place": stamp["place"]}))
-        print(f"set-up: PyTorch {torch.reason}", flush=True)
+        written.write_text(json.dumps({"place": stamp["place"], "wish": wish}))
+        is_earlier = wish and "PUFFERFISH_TORCH" not in os.environ
+        note = " (an earlier wish; `PUFFERFISH_TORCH= make setup` forgets it)" if is_earlier else ""
+        print(f"set-up: PyTorch {torch.reason}{note}", flush=True)
         install(root, folder, torch, links)
         try_imports(folder, root)
         written.write_text(json.dumps(stamp))

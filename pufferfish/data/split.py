@@ -16,6 +16,7 @@ from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_bytes
 
 FILLED_SHARE = 0.95  # of the wanted bytes: enough, look no further
+LEAST_SHARE, LEAST_BYTES = 0.1, 10_000  # of the wanted bytes, and of text: less says nothing of a model
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def catalog(documents: Iterable[tuple[str, str]], seed: int) -> Catalog:
 def hold_back(documents: Catalog, *, share: float, max_bytes: int) -> np.ndarray:
     """bool_D: the documents to measure on, about `share` of the bytes and not over `max_bytes` where whole documents allow it.
 
-    Documents are taken in the order of their salted hashes, those that would overfill it left out; where each alone overfills
-    it, the smallest is taken. Raises UserError if all documents are equal: one side would be empty.
+    Documents are taken in the order of their salted hashes, those that would overfill it left out; where next to nothing is taken
+    so, the smallest of the others are taken too. Raises UserError if all documents are equal, which leaves one side empty, or all but one are tiny.
     """
     _, group_D = np.unique(documents.hashes_D, return_inverse=True)  # groups are numbered by hash: a seeded order
     sizes_G = np.bincount(group_D, weights=documents.sizes_D).astype(np.int64)
@@ -71,10 +72,17 @@ def hold_back(documents: Catalog, *, share: float, max_bytes: int) -> np.ndarray
             is_taken_G[group], taken = True, taken + int(size)
         if taken >= FILLED_SHARE * wanted:
             break
-    if not is_taken_G.any():
-        is_taken_G[np.argmin(sizes_G)] = True
-    if is_taken_G.all():  # a share of nearly one: the largest is left to learn from
+    least = min(LEAST_SHARE * wanted, LEAST_BYTES)
+    for group in np.argsort(sizes_G, kind="stable"):
+        if taken >= max(1, least):
+            break
+        taken += 0 if is_taken_G[group] else int(sizes_G[group])
+        is_taken_G[group] = True
+    if is_taken_G.all():  # the largest is left to learn from
         is_taken_G[np.argmax(sizes_G)] = False
+    if (left := int(sizes_G[is_taken_G].sum())) < least:
+        saw = f"{len(documents)} documents, all but one of them {format_bytes(left)} together"
+        raise UserError("too little text is left to measure on", saw=saw, fix="divide the long document, or give your own `data.validation`")
     return is_taken_G[group_D]
 
 

@@ -46,6 +46,7 @@ class Survey:
     vocabularies: list[VocabularySurvey]  # those that the text can fill, smallest first
     hardness: Hardness
     copies: Copies
+    train_bytes: int  # to learn from, of what was looked at: see `text_to_learn_from`
 
 
 def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
@@ -85,7 +86,7 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
     held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed, piece_bytes=LONG_PIECE_BYTES))
     sample = list(train.read(max_bytes=plan.train_bytes, seed=plan.seed)) if sample_bytes > plan.train_bytes else pieces
     hardness_tokenizer = shrink(largest, min(reached, HARDNESS_VOCABULARY))
-    return Survey(vocabularies, _hardness(sample, held_back, hardness_tokenizer), _copies(plan, sample, held_back, train))
+    return Survey(vocabularies, _hardness(sample, held_back, hardness_tokenizer), _copies(plan, sample, held_back, train), train.num_bytes)
 
 
 def _survey_vocabulary(tokenizer: Tokenizer, texts: list[str], train_s_per_mb: float) -> VocabularySurvey:
@@ -117,8 +118,10 @@ def _blocks(pieces: list[Piece]) -> Iterator[str]:
         yield from (part.decode("utf-8") for part in divide(piece.content, -(-len(piece.content) // BLOCK_BYTES)) if part)
 
 
-def train_bytes_after_split(corpus: Corpus, *, validation_share: float, max_validation_bytes: int) -> int:
-    """About how much text is left to learn from."""
+def text_to_learn_from(corpus: Corpus, found: Survey, *, validation_share: float, max_validation_bytes: int) -> int:
+    """Bytes that are left to learn from: as they were found, or about that, where only a part was looked at."""
+    if corpus.num_bytes <= MOST_BYTES:
+        return found.train_bytes
     if corpus.validation_path:
         return corpus.num_bytes
     return corpus.num_bytes - int(min(validation_share * corpus.num_bytes, max_validation_bytes))

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 
 from pufferfish.generate.engine import Engine
 from pufferfish.schema.params import EvaluateParams
 
+CUT = "(Cut off: the time for samples was over.)"
 
-def write_samples(engine: Engine, params: EvaluateParams) -> str:
-    """Markdown with one fenced text for each prompt; the seed of each follows from its place."""
+
+def write_samples(engine: Engine, params: EvaluateParams, *, limit_s: float = math.inf) -> str:
+    """Markdown with one fenced text for each prompt; the seed of each follows from its place. What `limit_s` is too short for is cut off, and that is said:
+    each text has its part of the time that is left.
+    """
+    end_s = time.perf_counter() + limit_s
     parts = [
         "# Samples",
         f"Temperature {params.temperature}, top-k {params.top_k}, top-p {params.top_p}, seed {params.seed}, {params.sample_tokens} tokens each.",
     ]
     for place, prompt in enumerate(params.prompts):
-        pieces = engine.stream(
+        now_s = time.perf_counter()
+        until_s = now_s + (end_s - now_s) / (len(params.prompts) - place)
+        stream = engine.stream(
             prompt,
             max_tokens=params.sample_tokens,
             temperature=params.temperature,
@@ -23,7 +32,12 @@ def write_samples(engine: Engine, params: EvaluateParams) -> str:
             top_p=params.top_p,
             seed=params.seed + place,
         )
-        parts += [f"## {prompt!r}", fenced(prompt + "".join(pieces))]
+        pieces, is_cut = [], False
+        for piece in stream:
+            pieces.append(piece)
+            if is_cut := time.perf_counter() > until_s:
+                break
+        parts += [f"## {prompt!r}", fenced(prompt + "".join(pieces)), *([CUT] if is_cut else [])]
     return "\n\n".join(parts) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from pufferfish.schema.plan import Plan, TrainedPlan
 from pufferfish.schema.reports import Evaluation, Outcome, Subset
 
 Say = Callable[[str], None]
+SAMPLES_S, SAMPLES_SHARE = 1.0, 0.5  # at least, and of the evaluation's time: three of 80 tokens take half a second of a small model, with its margin a fifth
 
 
 def evaluate_model(
@@ -36,17 +38,23 @@ def evaluate_model(
     if outcome.subset != subset.identity:
         saw = f"subset {subset.identity}, trained on {outcome.subset}"
         raise UserError("the model was trained on another text", saw=saw, fix="run `dvc repro`")
-    device = TrainedPlan.load(model_folder / "plan.json").train.device
+    trained = TrainedPlan.load(model_folder / "plan.json")
+    device = trained.train.device
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("the model is evaluated where it was trained", saw="no CUDA device", fix="run `dvc repro`: another machine has another plan")
     validation_N = open_tokens(subset_folder, subset.validation, subset.token_dtype)
     with timed("model loaded", say):
         model, plan = load_model(model_folder, device=device)
     with timed("samples", say):
-        samples = write_samples(Engine(model, load_tokenizer(model_folder / "tokenizer.json")), params)
+        samples = write_samples(Engine(model, load_tokenizer(model_folder / "tokenizer.json")), params, limit_s=samples_limit_s(trained))
     with timed(f"{len(validation_N)} tokens of validation text in {plan.train.dtype}", say):
         validation = evaluate_validation(as_trained(model, plan.train), validation_N, num_bytes=subset.validation.num_bytes)
     return make_evaluation(validation, baselines(), plan=plan, weights_sha256=outcome.weights_sha256), samples
+
+
+def samples_limit_s(plan: Plan) -> float:
+    """The time for samples: nobody plans for long ones, and the deadline is kept. None is kept where the steps are counted."""
+    return max(SAMPLES_S, SAMPLES_SHARE * plan.budget.phases.evaluate_s) if plan.train.clock == "deadline" else math.inf
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The exported folder, loaded the way its users will load it, is the model that was trained.
 
-B batch, T tokens, V vocabulary.
+T tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_LOGIT_DIFFERENCE = 1e-4  # in float32, of logits that are tens; rounding in another order gives about 1e-5
 NUM_WINDOWS = 4
+LONGEST_WINDOW, MOST_LOGITS = 2048, 1 << 26  # of a window: more would take long after the training, and gigabytes
 NUM_LINES = 1000
 HARD_TEXTS = (
     "",
@@ -118,14 +119,17 @@ def compare_tokens(theirs: object, ours: Tokenizer, texts: list[str]) -> None:
 def compare_logits(theirs: torch.nn.Module, ours: Decoder, tokens_N: np.ndarray) -> float:
     """The largest difference of logits on windows spread over the tokens. Raises ExportMismatch if it is too large."""
     theirs.eval()
-    seq_len = min(ours.plan.seq_len, len(tokens_N))
+    seq_len = min(ours.plan.seq_len, LONGEST_WINDOW, max(1, MOST_LOGITS // ours.plan.vocab_size), len(tokens_N))
     starts = np.linspace(0, len(tokens_N) - seq_len, NUM_WINDOWS).astype(int)
-    tokens_BT = torch.from_numpy(np.stack([tokens_N[start : start + seq_len] for start in starts]).astype(np.int64))
-    their_BTV, our_BTV = theirs(input_ids=tokens_BT).logits, ours(tokens_BT)
-    if their_BTV.dtype != torch.float32:
-        raise ExportMismatch(f"the export loads as {their_BTV.dtype}, not as float32")
-    difference = float((their_BTV - our_BTV).abs().max())
+    return max(_difference(theirs, ours, torch.from_numpy(tokens_N[start : start + seq_len].astype(np.int64))[None]) for start in starts)
+
+
+def _difference(theirs: torch.nn.Module, ours: Decoder, tokens_1T: torch.Tensor) -> float:
+    their_1TV, our_1TV = theirs(input_ids=tokens_1T).logits, ours(tokens_1T)
+    if their_1TV.dtype != torch.float32:
+        raise ExportMismatch(f"the export loads as {their_1TV.dtype}, not as float32")
+    difference = float((their_1TV - our_1TV).abs().max())
     if not difference <= MAX_LOGIT_DIFFERENCE:
-        scale = float(our_BTV.abs().max())
+        scale = float(our_1TV.abs().max())
         raise ExportMismatch(f"logits differ by {difference:.2e}, allowed are {MAX_LOGIT_DIFFERENCE:.0e}; the largest logit is {scale:.2e}")
     return difference

@@ -60,12 +60,14 @@ def divide(
     trained_tokens_per_s: float,
     num_params: int,
     factor: float,
+    probed_s: float = 0.0,
 ) -> BudgetPlan:
-    """The budget by phase; training gets what is left. May be negative: see `check`. `factor`: see `reserve_factor`."""
+    """The budget by phase; training gets what is left. May be negative: see `check`. `factor`: see `reserve_factor`; `probed_s`: what the
+    probe took, if it is over."""
     evaluate_s, export_s, last_pauses_s = reserve_s(
         hardware, validation_tokens=validation_tokens, trained_tokens_per_s=trained_tokens_per_s, num_params=num_params, factor=factor
     )
-    probe_s = PROBE_STARTS * hardware.measured.import_torch_s + PROBE_S
+    probe_s = max(probed_s, PROBE_STARTS * hardware.measured.import_torch_s + PROBE_S)
     between_s = (NUM_PAUSES - 2) * PAUSE_S + last_pauses_s
     train_s = total_s - probe_s - plan_s - prepare_s - evaluate_s - export_s - between_s
     phases = Phases(

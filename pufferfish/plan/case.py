@@ -42,6 +42,7 @@ class Case:
     price_of: PriceOf
     pilots: Sequence[Sequence[Pilot]] = ()  # of earlier plans for this text, those of one plan together
     reserve_factor: float = budget.RESERVE_MARGIN  # see `budget.reserve_factor`
+    probed_s: float = 0.0  # that the probe took in this pipeline: to read much text takes long
 
     @cached_property
     def machine(self) -> Machine:
@@ -98,6 +99,7 @@ class Case:
             trained_tokens_per_s=tokens_per_s or self.rough_tokens_per_s,
             num_params=num_params,
             factor=self.reserve_factor,
+            probed_s=self.probed_s,
         )
 
     @cached_property

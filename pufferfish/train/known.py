@@ -33,13 +33,18 @@ def known_survey(plan: DataPlan, vocab_sizes: list[int], here: Hardware, *, tell
 
 
 def _kept(found: Survey) -> dict[str, Any]:
-    return {"vocabularies": [astuple(each) for each in found.vocabularies], "hardness": astuple(found.hardness), "copies": astuple(found.copies)}
+    return {
+        "vocabularies": [astuple(each) for each in found.vocabularies],
+        "hardness": astuple(found.hardness),
+        "copies": astuple(found.copies),
+        "train_bytes": found.train_bytes,
+    }
 
 
 def _read_survey(answer: Any) -> Survey:
     vocabularies = [VocabularySurvey(int(size), *map(float, costs)) for size, *costs in answer["vocabularies"]]
     hardness, copies = (map(float, answer[name]) for name in ("hardness", "copies"))
-    return Survey(vocabularies, Hardness(*hardness), Copies(*copies))
+    return Survey(vocabularies, Hardness(*hardness), Copies(*copies), int(answer["train_bytes"]))
 
 
 class KnownSteps:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 
-from pufferfish.data.survey import train_bytes_after_split
+from pufferfish.data.survey import text_to_learn_from
 from pufferfish.model.price import decoder_price
 from pufferfish.plan import table
 from pufferfish.plan.budget import reserve_factor
@@ -31,10 +31,13 @@ LARGEST_VOCABULARY = {"cpu": 8_192, "cuda": 32_768}  # the head of a larger one 
 SURVEYED_BYTES = 800_000  # of the training side
 
 
-def plan_here(params: Params, hardware: Hardware, corpus: Corpus, *, steps: Steps, spent_s: Callable[[], float], tell: Tell = print) -> Plan:
-    """Survey the text, price and measure on this machine, choose. Raises UserError as `decide` and `survey` do."""
+def plan_here(
+    params: Params, hardware: Hardware, corpus: Corpus, *, steps: Steps, spent_s: Callable[[], float], probed_s: float = 0.0, tell: Tell = print
+) -> Plan:
+    """Survey the text, price and measure on this machine, choose. `probed_s`: what the probe took, if this pipeline began with it. Raises UserError as
+    `decide` and `survey` do."""
     pilots = pilots_here(params, hardware, corpus, tell=tell)
-    case = case_here(params, hardware, corpus, here=hardware, pilots=pilots, tell=tell)
+    case = replace(case_here(params, hardware, corpus, here=hardware, pilots=pilots, tell=tell), probed_s=probed_s)
     return decide(case, measuring_here(hardware, steps, pilots, spent_s=spent_s, tell=tell)).plan
 
 
@@ -56,7 +59,7 @@ def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardw
     """What to plan for on the machine `hardware`, with the text surveyed on this one, `here`."""
     vocab_sizes = _vocab_sizes(params, hardware)
     found = known_survey(_surveyed(params, corpus, vocab_sizes), vocab_sizes, here, tell=tell)
-    unique_bytes = train_bytes_after_split(corpus, validation_share=VALIDATION_SHARE, max_validation_bytes=MAX_VALIDATION_BYTES)
+    unique_bytes = text_to_learn_from(corpus, found, validation_share=VALIDATION_SHARE, max_validation_bytes=MAX_VALIDATION_BYTES)
     known = experience(log_errors(corpus, seed=params.data.seed, law=LAW))
     hardness, copies = found.hardness, found.copies
     noisy_from = math.inf if params.train.input_noise == 0 else NOISE_EPOCHS

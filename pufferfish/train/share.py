@@ -23,8 +23,7 @@ def train_share_s(budget: BudgetPlan, timings: dict[str, Timing | None], *, own:
     """
     planned_s = (budget.phases.hardware_probe_s, budget.phases.plan_s, budget.phases.prepare_subset_s)
     chain = [*(timings.get(name) for name in BEFORE), own]
-    least_s, most_s = (share * budget.total_s for share in LONGEST_PAUSE_SHARES)
-    longest_s = min(most_s, max(least_s, LONGEST_PAUSE_S))
+    longest_s = _longest_pause_s(budget.total_s)
     pauses_s = [_pause_s(before, after, longest_s) for before, after in pairwise(chain)]
     spent_s = 0.0
     for number, (timing, expected_s) in enumerate(zip(chain[:-1], planned_s, strict=True)):
@@ -33,6 +32,16 @@ def train_share_s(budget: BudgetPlan, timings: dict[str, Timing | None], *, own:
         spent_s += min(timing.elapsed_s, charged_s) if timing else expected_s
     usual_s = budget.phases.between_s / NUM_PAUSES
     return budget.total_s - spent_s - sum(usual_s if pause_s is None else pause_s for pause_s in pauses_s) - budget.reserve_s
+
+
+def taken_just_now_s(stage: Timing | None, own: Timing, *, total_s: float) -> float:
+    """What a stage took, if this process, `own`, followed on it in one pipeline; else 0."""
+    return stage.elapsed_s if stage and _pause_s(stage, own, _longest_pause_s(total_s)) is not None else 0.0
+
+
+def _longest_pause_s(total_s: float) -> float:
+    least_s, most_s = (share * total_s for share in LONGEST_PAUSE_SHARES)
+    return min(most_s, max(least_s, LONGEST_PAUSE_S))
 
 
 def _pause_s(before: Timing | None, after: Timing | None, longest_s: float) -> float | None:

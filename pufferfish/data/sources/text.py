@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pufferfish.base import paths
 from pufferfish.base.errors import UserError
-from pufferfish.data.sources.files import Source, find_lines, not_among, read_lines, read_text, status_of, walk
+from pufferfish.data.sources.files import Source, find_lines, not_among, read_lines, read_text, status_of, unreadable, walk
 
 FEWEST_DRAWN = 2  # files, or stretches of a file
 STRETCH_BYTES = 1 << 20  # of a long file, read at a time where only a part is wanted
@@ -20,7 +20,10 @@ class TextSource:
 
     def __init__(self, path: str, *, setting: str = "data.path") -> None:
         self.written, self.setting = path, setting
-        self.root = paths.user_path(path)
+        try:
+            self.root = paths.user_path(path)
+        except (RuntimeError, OSError) as error:  # `~name` without such a user; a folder above that may not be looked into
+            raise UserError("there is no such text", saw=f"{error}      ({setting}: {path})", fix=f"correct `{setting}`, or mend the permissions") from None
         self.num_left_out = 0
         self._stretches: list[tuple[int, int | None]] = [(0, None)]  # bytes of the file
         self._files: list[Path] = []  # those that are wanted; empty: not looked for yet
@@ -37,7 +40,11 @@ class TextSource:
         return self._files
 
     def _find(self) -> list[Path]:
-        if not self.root.exists():
+        try:
+            exists = self.root.exists()
+        except OSError as error:
+            raise unreadable(self.root, error) from None
+        if not exists:
             raise UserError("there is no such text", saw=self.where, fix=f"correct `{self.setting}`; a relative path starts at the project's folder")
         if self.root.is_file():
             if self.root.stat().st_size == 0:
