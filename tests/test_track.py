@@ -11,13 +11,14 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from toys import whole_plan
 
 from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, Started, StepDone, Warned
 from pufferfish.base.stage import Interrupted
-from pufferfish.track import journal, worker
+from pufferfish.track import artifact, journal, store, worker
 from pufferfish.track.clean import MAX_VALUE, flat, without_secrets
 from pufferfish.track.listener import TrainingListener
 from pufferfish.track.spool import spool_stage
@@ -354,12 +355,181 @@ def test_early_stages_arrive_in_rows_of_their_own(checkout, tmp_path):
     assert second.data.metrics == {"num_tokens": 1000.0}
 
 
-def test_an_artifact_that_is_gone_does_not_hold_up_the_rest(checkout, childless, tmp_path):
+@pytest.fixture
+def impatient(monkeypatch):
+    """Nobody waits for DVC to put files back."""
+    monkeypatch.setattr(artifact, "SETTLE_S", 0.0)
+
+
+def test_an_artifact_that_is_gone_does_not_hold_up_the_rest(checkout, childless, impatient, tmp_path):
     with begin() as tracker:
         tracker.artifact(tmp_path / "absent.bin")
         tracker.metrics({"train/loss": 2.0}, 1)
-    assert "absent.bin" in deliver_all().warnings[0]
+    assert "absent.bin was gone" in deliver_all().warnings[0]
     assert rows()[0].data.metrics == {"train/loss": 2.0}
+
+
+def files_of(row) -> dict[str, bytes]:
+    """What the store keeps for a row, by name."""
+    folder = Path(unquote(urlsplit(row.info.artifact_uri).path))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_model(folder: Path, weights: bytes, outcome: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "weights.safetensors").write_bytes(weights)
+    (folder / "outcome.json").write_text(outcome)
+    return folder
+
+
+LATER = {"both": (b"\xff" * 64, "b"), "weights": (b"\xff" * 64, "a"), "outcome": (b"\x80" * 64, "b"), "size": (b"\x80" * 65, "a")}
+
+
+@pytest.mark.parametrize(("weights", "outcome"), LATER.values(), ids=LATER)
+def test_a_row_that_waited_does_not_get_the_model_of_a_later_run(checkout, childless, impatient, tmp_path, weights, outcome):
+    for run_key, model in (("first", (b"\x80" * 64, "a")), ("second", (weights, outcome))):
+        (tmp_path / "evaluation.json").write_bytes(f"of the {run_key}\r\n".encode())
+        with begin(run_key) as tracker:
+            tracker.artifact(write_model(tmp_path / "model", *model), "model")
+            tracker.artifact(tmp_path / "evaluation.json", "results")
+    warnings = deliver_all().warnings
+    first, second = sorted(rows(), key=lambda row: row.data.tags["pufferfish.run_key"])
+    assert warnings == [f"the artifact {tmp_path / 'model'} changed before it was copied: the row {first.info.run_id} is without it"]
+    assert files_of(first) == {"results/evaluation.json": b"of the first\r\n"}
+    model = {"model/model/weights.safetensors": weights, "model/model/outcome.json": outcome.encode()}
+    assert files_of(second) == {"results/evaluation.json": b"of the second\r\n"} | model
+
+
+def test_an_artifact_that_became_a_link_to_the_same_content_is_copied(checkout, childless, impatient, tmp_path):
+    model = write_model(tmp_path / "model", b"\x80" * 64, "a")
+    with begin() as tracker:
+        tracker.artifact(model)
+        tracker.artifact(model / "weights.safetensors", "alone")
+    cache = tmp_path / "cache"
+    shutil.copytree(model, cache)
+    for path in model.iterdir():
+        os.utime(cache / path.name, (1, 1))
+        path.unlink()
+        path.symlink_to(cache / path.name)
+    assert deliver_all().warnings == []
+    weights = b"\x80" * 64
+    assert files_of(rows()[0]) == {"model/weights.safetensors": weights, "model/outcome.json": b"a", "alone/weights.safetensors": weights}
+
+
+def test_an_artifact_that_is_away_for_a_moment_is_waited_for(checkout, childless, monkeypatch, tmp_path):
+    weights, aside = tmp_path / "weights.bin", tmp_path / "aside"
+    weights.write_bytes(b"\x80")
+    with begin() as tracker:
+        tracker.artifact(weights)
+    weights.rename(aside)
+    monkeypatch.setattr(artifact.time, "sleep", lambda wait_s: aside.rename(weights) if aside.exists() else None)
+    assert deliver_all().warnings == []
+    assert files_of(rows()[0]) == {"weights.bin": b"\x80"}
+
+
+def test_a_journal_of_an_older_version_has_what_stands_there_delivered(checkout, childless, tmp_path):
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"\x80")
+    tracker = begin()
+    tracker.artifact(weights)
+    tracker.finish()
+    (path,) = journals()
+    messages = [journal.decode(line) for line in path.read_bytes().splitlines()]
+    for message in messages:
+        message.pop("content", None)
+    path.write_bytes(b"".join(map(journal.encode, messages)))
+    weights.write_bytes(b"\x81")
+    assert deliver_all().warnings == []
+    assert files_of(rows()[0]) == {"weights.bin": b"\x81"}
+
+
+def test_an_experiment_that_was_deleted_in_mlflow_is_restored_and_told(checkout, childless):
+    begin("first").finish()
+    deliver_all()
+    client = worker.open_client()
+    client.delete_experiment(client.get_experiment_by_name("pufferfish").experiment_id)
+    begin("second").finish()
+    parent = deliver_all()
+    assert parent.told == ["done"]
+    assert [("pufferfish had been deleted" in text) for text in parent.warnings] == [True]
+    assert {row.data.tags["pufferfish.run_key"] for row in rows()} == {"first", "second"}
+
+
+def log_a_note(run_key: str) -> None:
+    with begin(run_key) as tracker:
+        tracker.text("note.txt", run_key)
+    assert deliver_all().warnings == []
+
+
+def notes() -> dict[str, dict[str, bytes]]:
+    return {row.data.tags["pufferfish.run_key"]: files_of(row) for row in rows()}
+
+
+@pytest.fixture
+def moved(checkout, childless, monkeypatch):
+    """A function that has the checkout at another place, with its database and, where wanted, its files; `first` is a row from before."""
+    log_a_note("first")
+
+    def move(how) -> Path:
+        place = checkout.with_name("100%_new place")
+        how(checkout, place)
+        monkeypatch.setenv("DVC_ROOT", str(place))
+        return place
+
+    return move
+
+
+def copy_database(old: Path, new: Path) -> None:
+    (new / "mlruns").mkdir(parents=True)
+    shutil.copy(old / "mlruns" / "mlflow.db", new / "mlruns")
+
+
+@pytest.mark.parametrize("how", [shutil.move, shutil.copytree])
+def test_a_checkout_that_was_moved_or_copied_keeps_its_files_at_its_new_place(moved, checkout, how):
+    before = sorted(checkout.rglob("*"))
+    place = moved(how)
+    log_a_note("second")
+    assert {row.info.artifact_uri.startswith(f"{place.as_uri()}/mlruns/artifacts/") for row in rows()} == {True}
+    assert notes() == {"first": {"note.txt": b"first"}, "second": {"note.txt": b"second"}}
+    assert sorted(checkout.rglob("*")) == (before if how == shutil.copytree else [])
+
+
+def test_files_that_stayed_at_the_old_place_are_found_there(moved, checkout):
+    place = moved(copy_database)
+    log_a_note("second")
+    assert notes() == {"first": {"note.txt": b"first"}, "second": {"note.txt": b"second"}}
+    assert [row.info.artifact_uri.startswith(folder.as_uri()) for row, folder in zip(rows(), (checkout, place), strict=True)] == [True, True]
+
+
+def test_places_that_the_user_chose_stay(moved, checkout, monkeypatch):
+    client = worker.open_client()
+    client.create_experiment("elsewhere", artifact_location="file:///srv/results")
+    client.create_run(client.get_experiment_by_name("elsewhere").experiment_id)
+    place = moved(shutil.copytree)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlruns/mlflow.db")
+    store.follow_checkout()
+    assert worker.open_client().get_experiment_by_name("pufferfish").artifact_location.startswith(checkout.as_uri()), "a store that is named is left alone"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    store.follow_checkout()
+    client = worker.open_client()
+    assert client.get_experiment_by_name("pufferfish").artifact_location == f"{place.as_uri()}/mlruns/artifacts"
+    assert client.get_experiment_by_name("elsewhere").artifact_location == "file:///srv/results"
+    assert [row.info.artifact_uri.startswith("file:///srv/results/") for row in rows("elsewhere")] == [True]
+
+
+def test_a_moved_checkout_whose_store_is_locked_ends_no_set_up(moved, monkeypatch):
+    database = moved(shutil.move) / "mlruns" / "mlflow.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        assert subprocess.run([sys.executable, "-m", "pufferfish.track.store"], capture_output=True, text=True, check=True).stderr == ""
+    assert rows()[0].info.artifact_uri.startswith(database.parent.as_uri())
+
+
+def test_a_database_without_tables_is_left_to_mlflow(checkout, database):
+    database.write_bytes(b"")
+    store.follow_checkout()
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT * FROM sqlite_master").fetchall() == []
 
 
 def open_result(run_key: str = "key") -> Tracker:

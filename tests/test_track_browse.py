@@ -1,11 +1,13 @@
 """`make ui` shows the runs where they are logged to."""
 
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from pufferfish.track import browse, journal
+from pufferfish.track import browse, journal, store
 from pufferfish.track.spool import spool_stage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +41,21 @@ def shown(workplace, monkeypatch):
 
 def test_the_checkouts_own_store_is_shown_where_nothing_else_is_named(shown, workplace):
     assert shown("") == f"sqlite:///{workplace}/mlruns/mlflow.db"
+
+
+def test_the_runs_of_a_moved_checkout_are_shown_with_their_files_and_those_of_a_locked_store_all_the_same(shown, workplace, monkeypatch):
+    monkeypatch.setattr(store, "LOCKED_AFTER_S", 0.01)
+    (workplace / "mlruns").mkdir()
+    with closing(sqlite3.connect(workplace / "mlruns" / "mlflow.db", isolation_level=None)) as database:
+        database.execute("CREATE TABLE experiments (artifact_location)")
+        database.execute("CREATE TABLE runs (run_uuid, artifact_uri)")
+        database.execute("INSERT INTO experiments VALUES ('file:///old/mlruns/artifacts')")
+        database.execute("BEGIN EXCLUSIVE")
+        assert shown("") == f"sqlite:///{workplace}/mlruns/mlflow.db"
+        database.execute("ROLLBACK")
+        assert database.execute("SELECT * FROM experiments").fetchall() == [("file:///old/mlruns/artifacts",)]
+        shown("")
+        assert database.execute("SELECT * FROM experiments").fetchall() == [((workplace / "mlruns" / "artifacts").as_uri(),)]
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////srv/runs.db", "postgresql+psycopg2://me:pass@db/runs", "mysql://db/runs", "file:///srv/runs", "/srv/runs", "runs"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from pufferfish.track import journal, store
@@ -24,6 +26,8 @@ def main() -> None:
         print(f"MLFLOW_TRACKING_URI names a server, which shows the runs itself: {without_secrets(uri)}")
         return
     print(f"the runs of {without_secrets(uri)} on http://{HOST}:{PORT}/{PAGE} (Ctrl-C ends it)", flush=True)
+    with suppress(sqlite3.Error):  # the rows are shown all the same
+        store.follow_checkout()
     store.quiet()
     os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # not as an argument, which every user of the machine could read
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(PORT)])

@@ -43,6 +43,7 @@ def main() -> None:
     beside.mkdir(parents=True)
     try:
         store.check_database()
+        store.follow_checkout()
         client = MlflowClient(store.tracking_uri())
         if not any(file.path == FOLDER for file in client.list_artifacts(run_id, str(Path(FOLDER).parent))):
             sys.exit(f"the run has no model in {where}")

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from pufferfish.track import journal, store
+from pufferfish.track.artifact import holds
 
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # the store does not answer now; sqlite3.Error joins in `worker`
 REFUSED = ("INVALID_PARAMETER_VALUE", "INVALID_STATE")  # the store answers, and will never take this
@@ -28,7 +29,7 @@ class Row:
 
     def __init__(self, client: MlflowClient, start: journal.Message, warn: Callable[[str], None]) -> None:
         self._client, self._warn = client, warn
-        run = find_or_create(client, start)
+        run = find_or_create(client, start, warn)
         self.run_id: str = run.info.run_id
         self.start_s: float = run.info.start_time / 1000
         self._known_params = set(run.data.params)
@@ -91,7 +92,7 @@ class Row:
             case "text":
                 self._client.log_text(self.run_id, message["text"], message["name"])
             case "artifact":
-                self._log_artifact(Path(message["path"]), message["folder"])
+                self._log_artifact(Path(message["path"]), message["folder"], message.get("content"))
 
     def _metrics(self, line: journal.Message) -> Iterable[Metric]:
         for key, value in line["values"].items():
@@ -105,29 +106,34 @@ class Row:
             self._client.log_batch(self.run_id, params=params[first : first + MAX_PARAMS])
         self._known_params |= set(values)
 
-    def _log_artifact(self, path: Path, folder: str) -> None:
-        if path.is_dir():
+    def _log_artifact(self, path: Path, folder: str, content: str | None) -> None:
+        """Copy what was noted, or tell that it is there no more. Journals of older versions do not say what was noted: whatever is there is copied."""
+        if not (path.exists() if content is None else holds(path, content)):
+            what = "changed" if path.exists() else "was gone"
+            self._warn(f"the artifact {path} {what} before it was copied: the row {self.run_id} is without it")
+        elif path.is_dir():
             self._client.log_artifacts(self.run_id, str(path), f"{folder}/{path.name}" if folder else path.name)
-        elif path.exists():
-            self._client.log_artifact(self.run_id, str(path), folder or None)
         else:
-            self._warn(f"the artifact {path} was gone before it was copied")
+            self._client.log_artifact(self.run_id, str(path), folder or None)
 
 
-def find_or_create(client: MlflowClient, start: journal.Message) -> Run:
+def find_or_create(client: MlflowClient, start: journal.Message, warn: Callable[[str], None]) -> Run:
     """The run with this key; a new one where the store does not know it (a new server, a colleague's checkout)."""
     journal.folder().mkdir(parents=True, exist_ok=True)
     with FileLock(os.fspath(journal.folder() / ".rows.lock")):
-        experiment_id = find_or_create_experiment(client, start["experiment"])
+        experiment_id = find_or_create_experiment(client, start["experiment"], warn)
         found = client.search_runs([experiment_id], filter_string=f"tags.`{RUN_KEY}` = '{start['run_key']}'", max_results=1)
         if found:
             return found[0]
         return client.create_run(experiment_id, start_time=round(start["at_s"] * 1000), tags={RUN_KEY: start["run_key"]}, run_name=start["run_name"])
 
 
-def find_or_create_experiment(client: MlflowClient, name: str) -> str:
-    """The id of the experiment."""
+def find_or_create_experiment(client: MlflowClient, name: str, warn: Callable[[str], None]) -> str:
+    """The id of the experiment. One that was deleted in MLflow still owns its name, and takes rows again only if it is restored."""
     experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    return str(client.create_experiment(name, artifact_location=store.artifact_location()))
+    if experiment is None:
+        return str(client.create_experiment(name, artifact_location=store.artifact_location()))
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        client.restore_experiment(experiment.experiment_id)
+        warn(f"the experiment {name} had been deleted in MLflow: a new row restored it, and the older rows with it")
+    return str(experiment.experiment_id)

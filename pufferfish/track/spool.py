@@ -10,10 +10,9 @@ from typing import Any
 
 from pufferfish.base import atomic
 from pufferfish.track import journal, origin
+from pufferfish.track.artifact import artifact_message
 from pufferfish.track.clean import clean_key, flat
 from pufferfish.track.store import experiment_name
-
-MAX_INLINE_BYTES = 1_000_000  # a small artifact travels in the line: the file may have changed when the line is delivered
 
 
 def spool_stage(
@@ -32,20 +31,11 @@ def spool_stage(
         {"type": "tags", "values": origin.environment_tags() | {"pufferfish.stage": stage} | flat(tags or {})},
         {"type": "params", "values": flat(params or {})},
         {"type": "metrics", "values": {clean_key(key): float(value) for key, value in (metrics or {}).items()}, "step": 0, "at_s": at_s},
-        *(_artifact(path) for path in artifacts),
-        {"type": "finish", "status": "FINISHED", "at_s": at_s},
     ]
+    finish = {"type": "finish", "status": "FINISHED", "at_s": at_s}
     try:
+        messages += [*map(artifact_message, artifacts), finish]
         atomic.write_bytes(journal.new_path(stage), b"".join(map(journal.encode, messages)))
     except OSError as error:
         return f"{stage}: its row in tracking is lost: {error}"
     return None
-
-
-def _artifact(path: Path) -> journal.Message:
-    if path.is_file() and path.stat().st_size <= MAX_INLINE_BYTES:
-        try:
-            return {"type": "text", "name": path.name, "text": path.read_text("utf-8")}
-        except UnicodeDecodeError:
-            pass
-    return {"type": "artifact", "path": str(path.absolute()), "folder": ""}

@@ -1,14 +1,16 @@
 """Where rows are kept: the server named in MLFLOW_TRACKING_URI, or a SQLite database in the user's checkout.
 
 `python -m pufferfish.track.store` creates the database, which takes seconds and therefore belongs into the set-up.
+In a checkout that was moved or copied it brings the database up to date instead, as whoever logs or shows rows does too.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pufferfish.base import atomic, paths
 
@@ -85,5 +87,41 @@ def create_store() -> None:
             unfinished.unlink(missing_ok=True)
 
 
+def follow_checkout() -> None:
+    """Have the checkout's own database keep files where the checkout is now, for MLflow remembers whole paths. A store that was named is left alone.
+
+    Raises sqlite3.Error where the database is locked or no database; then nothing is changed.
+    """
+    here, path = artifact_location(), database()
+    if here is None or path is None or not path.exists():
+        return
+    inside = here.removeprefix(paths.workspace().as_uri())
+    with closing(sqlite3.connect(path, timeout=LOCKED_AFTER_S, isolation_level=None)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE name IN ('experiments', 'runs')").fetchall()
+        places = connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall() if len(tables) == 2 else []
+        former = [place for (place,) in places if place and place.startswith("file:") and place.endswith(inside) and place != here]  # the user chose others
+        if not former:
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        for place in former:
+            _move_rows(connection, place, here)
+        connection.execute("COMMIT")
+
+
+def _move_rows(connection: sqlite3.Connection, old: str, here: str) -> None:
+    """Runs whose files are at the old place alone go on there, so that they are still found."""
+    connection.execute("UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (here, old))
+    runs = connection.execute("SELECT run_uuid, artifact_uri FROM runs WHERE substr(artifact_uri, 1, ?) = ?", (len(old) + 1, f"{old}/")).fetchall()
+    moves = [(run, uri, here + uri.removeprefix(old)) for run, uri in runs]
+    moved = [(new, run) for run, uri, new in moves if _is_there(new) or not _is_there(uri)]
+    connection.executemany("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", moved)
+
+
+def _is_there(uri: str) -> bool:
+    return os.path.exists(unquote(urlsplit(uri).path))  # False, not an error, in a folder that may not be entered
+
+
 if __name__ == "__main__":
     create_store()
+    with suppress(sqlite3.Error):  # whoever logs tries it again, and tells
+        follow_checkout()

@@ -19,6 +19,7 @@ import pufferfish
 from pufferfish.base import paths
 from pufferfish.base.stage import Interrupted
 from pufferfish.track import journal, origin
+from pufferfish.track.artifact import artifact_message
 from pufferfish.track.clean import clean_key, flat, without_secrets
 
 FINISH_S = 10.0
@@ -93,8 +94,13 @@ class Tracker:
         self._append({"type": "metrics", "values": points, "step": step, "at_s": time.time() if at_s is None else at_s})
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """A file or a folder, copied by the child soon after: leave it in place."""
-        self._append({"type": "artifact", "path": os.fspath(path.absolute()), "folder": folder})
+        """A file or a folder. A small text is taken now, anything else is copied by the child soon after if it is still the same: leave it in place."""
+        try:
+            message = artifact_message(path, folder)
+        except OSError as error:
+            self._warn(f"tracking is not complete: {error}")
+        else:
+            self._append(message)
 
     def text(self, name: str, text: str) -> None:
         """A small text file."""

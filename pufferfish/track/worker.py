@@ -135,10 +135,11 @@ class Delivery:
 
 
 def open_client() -> MlflowClient:
-    """Raises MlflowException, SQLAlchemyError or OSError where the store does not answer."""
+    """Raises MlflowException, SQLAlchemyError, sqlite3.Error or OSError where the store does not answer."""
     from mlflow import MlflowClient
 
     store.create_store()
+    store.follow_checkout()
     return MlflowClient(store.tracking_uri())
 
 
