@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ print("asked" if stop() else "not asked", flush=True)
 """
 
 
-def waiting(prepare=None):
+def waiting(at_hang_up=signal.SIG_DFL):
+    """The tests themselves may have been started with nohup."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    prepare = partial(signal.signal, signal.SIGHUP, at_hang_up)
     return subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=prepare)
 
 
@@ -37,7 +40,7 @@ def test_a_signal_is_noted_and_the_work_ends_by_itself(number):
 
 
 def test_a_closed_terminal_stops_nothing_that_was_started_with_nohup():
-    with waiting(lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+    with waiting(signal.SIG_IGN) as process:
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
