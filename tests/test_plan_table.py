@@ -160,4 +160,5 @@ def test_a_budget_that_is_too_short_is_refused_as_always():
 def test_no_more_text_is_taken_than_can_be_encoded_in_time():
     planned = Planner("server", num_bytes=10**11).plan("1h", plan={"strategy": "table"})
     assert planned.data.train_bytes < 10**9
+    assert "20% of the text, or as much as can be encoded (" in planned.why.reasons[0]
     assert sum(planned.budget.phases.model_dump().values()) == pytest.approx(3600)

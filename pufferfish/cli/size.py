@@ -43,7 +43,7 @@ MEANINGS = {
     "head_dim": "width of a head (default: width over heads, as the plan chooses without --heads)",
     "d_ff": "width of the feed-forward layer (default: 8/3 of the width)",
 }
-TRAINING = {  # the same for how it is trained
+TRAINING = {  # field of the settings -> option, placeholder, type, meaning
     "optimizer": ("--optimizer", "NAME", str, "default: as the plan chooses"),
     "dtype": ("--dtype", "NAME", str, "of the matrix products (default: the machine's fastest)"),
     "tokens_per_step": ("--batch", "N", int, "tokens in one optimizer step (default: what suits so many tokens)"),

@@ -124,26 +124,23 @@ class Case:
         loops_s = {each.vocab_size: self.loop_s(each, plan_s=plan_s) for each in self.vocabularies}
         return Situation(self.machine, self.params.data, train or self.params.train, self.price_of, self.text, lambda each: loops_s[each.vocab_size])
 
-    def check_budget(
-        self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], tokens_per_s: float = 0.0, num_params: int = 0, extra_s: float = 0.0
-    ) -> None:
-        """Raises UserError if too little is left for training by the clock. `plan_s` is what planning takes of any budget, `extra_s` joins the set-up."""
-        if self.is_timed:
-            budget.check(
-                lambda total_s: self.with_total(total_s).divided(vocabulary, plan_s=plan_s(total_s), tokens_per_s=tokens_per_s, num_params=num_params),
-                total_s=self.total_s,
-                written=self.params.budget.time,
-                setup_s=self.setup_s + extra_s,
-            )
-
     def affordable(
         self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], tokens_per_s: float = 0.0, num_params: int = 0, extra_s: float = 0.0
     ) -> Case:
         """The same, if enough is left for training, else without what earlier pipelines took: they may have met an accident, and where nothing is planned
-        nothing is learned anew. Raises UserError as `check_budget` does."""
+        nothing is learned anew. `plan_s` is what planning takes of any budget, `extra_s` joins the set-up.
+
+        Raises UserError if too little is left for training by the clock.
+        """
 
         def check(case: Case) -> Case:
-            case.check_budget(vocabulary, plan_s=plan_s, tokens_per_s=tokens_per_s, num_params=num_params, extra_s=extra_s)
+            if case.is_timed:
+                budget.check(
+                    lambda total_s: case.with_total(total_s).divided(vocabulary, plan_s=plan_s(total_s), tokens_per_s=tokens_per_s, num_params=num_params),
+                    total_s=case.total_s,
+                    written=case.params.budget.time,
+                    setup_s=case.setup_s + extra_s,
+                )
             return case
 
         try:

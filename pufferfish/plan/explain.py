@@ -15,13 +15,14 @@ NUM_SHOWN = 16
 CLOSE = 1.02  # a ratio that is not worth a word
 
 
-def explain(case: Case, selection: Selection, budget: schema.BudgetPlan, strategy_reasons: list[str]) -> schema.Why:
-    """Reasons, those of the strategy first, and the candidates, measured ones first, then the best forecasts."""
+def explain(case: Case, selection: Selection, budget: schema.BudgetPlan, strategy_reasons: list[str], *, learned_factor: float) -> schema.Why:
+    """Reasons, those of the strategy first, and the candidates, measured ones first, then the best forecasts. `learned_factor`: what earlier pipelines on this
+    machine ask for, see `budget.reserve_factor`."""
     best = selection.best
     ranked = sorted(selection.candidates, key=lambda candidate: candidate.forecast(selection.text))
     shown = [best, *(c for c in selection.measured if c.model != best.model or c.train != best.train)]
     shown += [c for c in ranked if not c.measured and c is not best][: max(0, NUM_SHOWN - len(shown))]
-    reasons = [*strategy_reasons, *_common_reasons(case, selection), *_time_reasons(case, selection, budget)]
+    reasons = [*strategy_reasons, *_common_reasons(case, selection), *_reserve_reasons(case, learned_factor), *_counted_reasons(case, selection, budget)]
     return schema.Why(reasons=reasons, candidates=[row(c, selection.text, verdict(c, best, selection.text)) for c in shown[:NUM_SHOWN]])
 
 
@@ -52,16 +53,24 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
     return rows
 
 
-def _time_reasons(case: Case, selection: Selection, budget: schema.BudgetPlan) -> list[str]:
-    """What is kept for the last stages, where that was learned; for counted steps, whether the budget will be kept."""
-    kept = f"evaluation and export are given {case.reserve_factor:.2g} times what they are estimated to take, by what earlier pipelines took on this machine"
-    learned = [kept] if case.reserve_factor != RESERVE_MARGIN else []
+def _reserve_reasons(case: Case, learned_factor: float) -> list[str]:
+    """What is kept for the last stages, where that was learned."""
+    if case.reserve_factor != learned_factor:
+        longer = f"earlier pipelines on this machine ask for {learned_factor:.2g} times what evaluation and export are estimated to take"
+        return [f"{longer}, which leaves too little of this budget: they are given {case.reserve_factor:.2g} times that, and may end late"]
+    if learned_factor == RESERVE_MARGIN:
+        return []
+    return [f"evaluation and export are given {learned_factor:.2g} times what they are estimated to take, by what earlier pipelines took on this machine"]
+
+
+def _counted_reasons(case: Case, selection: Selection, budget: schema.BudgetPlan) -> list[str]:
+    """For counted steps: whether the budget will be kept."""
     if case.is_timed:
-        return learned
+        return []
     best, expected_s = selection.best, sum(budget.phases.model_dump().values())
     kept = "within the budget, which is not used up" if expected_s <= case.total_s else f"the budget of {format_duration(case.total_s)} is not kept"
     needed = f"{format_duration(best.needed_s)}, and the whole pipeline {format_duration(expected_s)}"
-    return [*learned, f"{best.num_steps} steps, as pinned, take about {needed}: {kept}"]
+    return [f"{best.num_steps} steps, as pinned, take about {needed}: {kept}"]
 
 
 def verdict(candidate: Candidate, best: Candidate, text: Text) -> str:

@@ -55,7 +55,8 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
     """
     until_now_s = measuring.spent_s() if measuring else 0.0
     before_s = max(case.planning_limit_s, until_now_s) if plan_s is None else plan_s
-    learned_factor, cheapest = case.reserve_factor, max(case.vocabularies, key=lambda each: case.divided(each, plan_s=before_s).phases.train_s)
+    learned_factor = case.reserve_factor
+    cheapest = max(case.vocabularies, key=lambda each: case.divided(each, plan_s=before_s).phases.train_s)
     case = case.affordable(
         cheapest, plan_s=lambda total_s: max(planning_limit_s(total_s), until_now_s) if plan_s is None else plan_s, extra_s=case.pinned_compile_s
     )
@@ -78,18 +79,10 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
             model=best.model,
             train=case.train_plan(best.model, best.train, num_steps=best.num_steps, train_s=best.loop_s, epochs=selection.epochs),
             forecast=_forecast(case, selection),
-            why=explain(case, selection, budget, [*reasons(case, selection), *lookup_reasons(case, selection), *_hurry(case, learned_factor)]),
+            why=explain(case, selection, budget, [*reasons(case, selection), *lookup_reasons(case, selection)], learned_factor=learned_factor),
         ),
         selection=selection,
     )
-
-
-def _hurry(case: Case, learned_factor: float) -> list[str]:
-    """What was learned about evaluation and export and could not be followed."""
-    if case.reserve_factor == learned_factor:
-        return []
-    longer = f"earlier pipelines on this machine ask for {learned_factor:.2g} times what evaluation and export are estimated to take"
-    return [f"{longer}, which leaves too little of this budget: they are given {case.reserve_factor:.2g} times that, and may end late"]
 
 
 def _with_counted_steps(case: Case, best: Candidate, budget: BudgetPlan) -> BudgetPlan:

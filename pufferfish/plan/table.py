@@ -130,6 +130,8 @@ def table_reasons(case: Case, selection: Selection) -> list[str]:
     train_s = _train_s(case, best.vocabulary)
     row = row_for(train_s)
     share = f"{row.data_share:.0%} of the text" if row.data_share else f"{NUM_SAMPLES} samples of one context"
+    wanted = bytes_of(row, best.model.seq_len, best.vocabulary, unique_bytes=case.all_text.unique_bytes)
+    share += ", or as much as can be encoded" if selection.train_bytes < wanted else ""
     pins = list(case.params.model.pins)
     shape = f"{row.num_layers} layers x {row.d_model}, {row.num_heads} heads" + (f", but for what is pinned ({', '.join(pins)})" if pins else "")
     pinned = "as pinned" if case.params.train.tokens_per_step != "auto" else "the conventional number for every row, and no law"

@@ -14,7 +14,7 @@ LONG_STALL_S = 1.0  # one that is told
 TOLD_STALLS = 3  # at most, of those in a row: the machine may have become slower, which is told when it is certain
 BORNE = 1.25  # so much slower the stages after training may become before the time planned for them does not suffice
 MOST = 2.0  # times the planned time are kept for them at most
-SETTLED_LOOKS = 2  # the first one has cold caches in it
+SETTLED_LOOKS = 2  # after so many the pace is compared with the plan: the first one has cold caches in it
 NEWS = 0.1  # a pace that differs so much from the planned one is told
 TELL_SHARE = 0.3  # of the planned time: a change of what is kept that is told
 
@@ -31,7 +31,7 @@ class Disturbance:
         """`later_s`: planned for the stages after training; `planned_s`: for a step; `usual_s`: of a step, in an earlier process."""
         self.extra_s, self._told_s = 0.0, 0.0
         self._later_s, self._planned_s = later_s, planned_s
-        self._paces_s, self._num_looks = deque[float](maxlen=NUM_LOOKS), 0
+        self._paces_s = deque[float](maxlen=NUM_LOOKS)
         self.usual_s = usual_s  # the quickest pace so far; the planned one may be wrong where nothing disturbs
         self._looked_at_s, self._num_steps, self._num_stalls = 0.0, 0, 0
 
@@ -47,7 +47,6 @@ class Disturbance:
 
     def _look(self, left_s: float) -> str:
         self._paces_s.append(self._looked_at_s / self._num_steps)
-        self._num_looks += 1
         self._looked_at_s, self._num_steps = 0.0, 0
         pace_s = statistics.fmean(self._paces_s)
         self.usual_s = min(self.usual_s, pace_s)
@@ -56,7 +55,7 @@ class Disturbance:
         self.extra_s = min(wanted_s, self.extra_s + left_s / 2)
         is_over = self._told_s > 0 and not self.extra_s
         if abs(self.extra_s - self._told_s) < TELL_SHARE * self._later_s and not is_over:
-            return self._news(self._paces_s[-1]) if self._num_looks == SETTLED_LOOKS else ""
+            return self._news(self._paces_s[-1]) if len(self._paces_s) == SETTLED_LOOKS else ""
         self._told_s = self.extra_s
         kept = f"{format_duration(self.extra_s)} more are kept" if self.extra_s else "nothing more is kept"
         return f"steps take {slowdown:.1f} times as long as usual: {kept} for evaluation and export"
