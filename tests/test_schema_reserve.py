@@ -16,8 +16,13 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
 
+def plan(clock="deadline"):
+    whole = whole_plan()
+    return whole.model_copy(update={"train": whole.train.model_copy(update={"clock": clock})})
+
+
 def took(evaluate_s, export_s, *, run_key=None, boots=("b", "b")):
-    remember(whole_plan(), run_key or uuid.uuid4().hex, Timing(boots[0], 100.0, 100.0 + evaluate_s), Timing(boots[1], 300.0, 300.0 + export_s))
+    remember(plan(), run_key or uuid.uuid4().hex, Timing(boots[0], 100.0, 100.0 + evaluate_s), Timing(boots[1], 300.0, 300.0 + export_s))
 
 
 def test_what_was_taken_is_compared_with_the_estimate_without_its_margin():
@@ -29,7 +34,7 @@ def test_what_was_taken_is_compared_with_the_estimate_without_its_margin():
 
 def test_a_pipeline_in_two_pieces_tells_nothing():
     took(9.0, 4.0, boots=("b", "c"))
-    remember(whole_plan(), "run", None, Timing("b", 0.0, 4.0))
+    remember(plan(), "run", None, Timing("b", 0.0, 4.0))
     assert ratios("h0") == []
     assert not file().exists()
 
@@ -38,6 +43,11 @@ def test_a_training_that_is_exported_again_counts_once():
     for export_s in (4.0, 2.0, 2.0):
         took(9.0, export_s, run_key="run")
     assert ratios("h0") == [pytest.approx(1.3)]
+
+
+def test_a_training_by_steps_tells_nothing():
+    remember(plan("steps"), "run", Timing("b", 100.0, 190.0), Timing("b", 300.0, 304.0))
+    assert ratios("h0") == []
 
 
 def test_lines_of_an_earlier_version_are_passed_over():

@@ -24,7 +24,7 @@ from pufferfish.schema.plan import Plan, TrainedPlan
 from pufferfish.schema.reports import Evaluation, Outcome, Subset
 
 Say = Callable[[str], None]
-SAMPLES_S, SAMPLES_SHARE = 1.0, 0.5  # at least, and of the evaluation's time: three of 80 tokens take half a second of a small model, with its margin a fifth
+SAMPLES_S, SAMPLES_SHARE = 1.0, 0.6  # at least, and of the estimated time of the evaluation: three of 80 tokens take half a second of a small model, a fifth
 
 
 def evaluate_model(
@@ -53,8 +53,9 @@ def evaluate_model(
 
 
 def samples_limit_s(plan: Plan) -> float:
-    """The time for samples: nobody plans for long ones, and the deadline is kept. None is kept where the steps are counted."""
-    return max(SAMPLES_S, SAMPLES_SHARE * plan.budget.phases.evaluate_s) if plan.train.clock == "deadline" else math.inf
+    """The time for samples: nobody plans for long ones, and the deadline is kept. None is kept where the steps are counted. It is a share of the bare
+    estimate: what samples took must not give them more time in the next plan."""
+    return max(SAMPLES_S, SAMPLES_SHARE * plan.budget.phases.evaluate_s / plan.budget.reserve_factor) if plan.train.clock == "deadline" else math.inf
 
 
 @contextmanager

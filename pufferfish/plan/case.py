@@ -22,12 +22,21 @@ TOKENIZER_BYTES = 3_000_000  # a guess: after 36 s one from 3 MB was no better t
 TOKENIZER_SHARE = 0.01  # of the budget, for training the tokenizer
 ENCODE_UNIT = 1_000_000  # bytes
 ENCODING_SHARE = 0.08  # of the budget, at most, for encoding text: what is not encoded by then is left out, and the rest read again
-ENCODED_BYTES_PER_S = {"cpu": 200_000, "cuda": math.inf}  # of the budget: no training on a CPU reads more
 PREPARE_START_S = 0.5
 WRITE_S = 0.2  # the end of planning, after the last look at the time
 COUNTED_STEPS_S = 60.0  # what a training by steps may take at least, so that a small budget does not refuse it
 ROUGH_TOKENS_PER_S = 20_000  # until a candidate is chosen, and less where the fastest matrix products leave less to a small model:
 ROUGH_FLOPS_PER_TOKEN, ROUGH_SHARE = 2.5e6, 0.35
+ROUGH_TOKENS_PER_PARAM = 20.0  # with which the tokens grow with the root of what is computed, as far as the pace of a small model allows
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the budget divides by, of a training that is not chosen yet, or is."""
+
+    tokens_per_s: float  # of its passes
+    num_params: int
+    train_bytes: float  # of the text, to encode
 
 
 @dataclass(frozen=True)
@@ -84,29 +93,31 @@ class Case:
         time = f"{total_s:.3f}".rstrip("0").rstrip(".") + "s"
         return replace(self, params=self.params.model_copy(update={"budget": BudgetParams(time=time)}))
 
-    def divided(self, vocabulary: Vocabulary, *, plan_s: float, tokens_per_s: float = 0.0, num_params: int = 0) -> BudgetPlan:
-        """The budget by phase; training gets what is left. Without pace and size, those of a small model are taken, until a candidate is chosen."""
-        validation_bytes = self.corpus.validation_bytes or min(VALIDATION_SHARE * self.corpus.num_bytes, MAX_VALIDATION_BYTES)
+    def divided(self, vocabulary: Vocabulary, *, plan_s: float, expected: Expected | None = None) -> BudgetPlan:
+        """The budget by phase; training gets what is left. Until something is expected, it is a small model."""
+        expected = expected or self._rough(vocabulary)
+        validation_bytes = min(self.corpus.validation_bytes or VALIDATION_SHARE * self.corpus.num_bytes, MAX_VALIDATION_BYTES)
         learning_s = self.tokenizer_bytes(vocabulary) / 1e6 * vocabulary.train_tokenizer_s
-        read_bytes = self.total_s * ENCODED_BYTES_PER_S[self.hardware.fingerprint.device]
-        encoding_s = min(self.text.unique_bytes, read_bytes) / 1e6 * vocabulary.encode_s_per_mb
+        encoding_s = min(self.all_text.unique_bytes, expected.train_bytes) / 1e6 * vocabulary.encode_s_per_mb
         return budget.divide(
             self.total_s,
             self.hardware,
             plan_s=plan_s,
             prepare_s=PREPARE_START_S + learning_s + encoding_s,
             validation_tokens=validation_bytes / vocabulary.bytes_per_token,
-            trained_tokens_per_s=tokens_per_s or self.rough_tokens_per_s,
-            num_params=num_params,
+            trained_tokens_per_s=expected.tokens_per_s,
+            num_params=expected.num_params,
             factor=self.reserve_factor,
             probed_s=self.probed_s,
         )
 
-    @cached_property
-    def rough_tokens_per_s(self) -> float:
-        """A pace until a candidate is chosen."""
-        fastest = max(gemm.flops_per_s for speed in self.hardware.measured.dtypes for gemm in speed.gemms)
-        return min(ROUGH_TOKENS_PER_S, ROUGH_SHARE * fastest / ROUGH_FLOPS_PER_TOKEN)
+    def _rough(self, vocabulary: Vocabulary) -> Expected:
+        flops_per_s = ROUGH_SHARE * max(gemm.flops_per_s for speed in self.hardware.measured.dtypes for gemm in speed.gemms)
+        tokens_per_s = min(ROUGH_TOKENS_PER_S, flops_per_s / ROUGH_FLOPS_PER_TOKEN)
+        tokens = math.sqrt(ROUGH_TOKENS_PER_PARAM / 6 * flops_per_s * self.total_s)
+        if self.hardware.fingerprint.device == "cpu":
+            tokens = min(tokens, tokens_per_s * self.total_s)
+        return Expected(tokens_per_s, 0, min(self.text.unique_bytes, tokens * vocabulary.bytes_per_token))
 
     def tokenizer_bytes(self, vocabulary: Vocabulary) -> float:
         """Sample for the tokenizer: a fixed size, less where that would cost too much of the budget or there is less text."""
@@ -114,19 +125,17 @@ class Case:
         units = max(1, int(affordable // ENCODE_UNIT))
         return min(self.text.unique_bytes, TOKENIZER_BYTES, units * ENCODE_UNIT)
 
-    def loop_s(self, vocabulary: Vocabulary, *, plan_s: float) -> float:
+    def loop_s(self, vocabulary: Vocabulary, *, plan_s: float, expected: Expected | None = None) -> float:
         """Time for steps, as far as it is known before a candidate is chosen."""
-        left_s = self.divided(vocabulary, plan_s=plan_s).phases.train_s - self.setup_s
+        left_s = self.divided(vocabulary, plan_s=plan_s, expected=expected).phases.train_s - self.setup_s
         return left_s if self.is_timed else max(left_s, COUNTED_STEPS_S)
 
-    def situation(self, *, plan_s: float, train: TrainParams | None = None) -> Situation:
+    def situation(self, *, plan_s: float, train: TrainParams | None = None, expected: Expected | None = None) -> Situation:
         """What every candidate shares; `train` are other wishes than the user's."""
-        loops_s = {each.vocab_size: self.loop_s(each, plan_s=plan_s) for each in self.vocabularies}
+        loops_s = {each.vocab_size: self.loop_s(each, plan_s=plan_s, expected=expected) for each in self.vocabularies}
         return Situation(self.machine, self.params.data, train or self.params.train, self.price_of, self.text, lambda each: loops_s[each.vocab_size])
 
-    def affordable(
-        self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], tokens_per_s: float = 0.0, num_params: int = 0, extra_s: float = 0.0
-    ) -> Case:
+    def affordable(self, vocabulary: Vocabulary, *, plan_s: Callable[[float], float], expected: Expected | None = None, extra_s: float = 0.0) -> Case:
         """The same, if enough is left for training, else without what earlier pipelines took: they may have met an accident, and where nothing is planned
         nothing is learned anew. `plan_s` is what planning takes of any budget, `extra_s` joins the set-up.
 
@@ -136,7 +145,7 @@ class Case:
         def check(case: Case) -> Case:
             if case.is_timed:
                 budget.check(
-                    lambda total_s: case.with_total(total_s).divided(vocabulary, plan_s=plan_s(total_s), tokens_per_s=tokens_per_s, num_params=num_params),
+                    lambda total_s: case.with_total(total_s).divided(vocabulary, plan_s=plan_s(total_s), expected=expected),
                     total_s=case.total_s,
                     written=case.params.budget.time,
                     setup_s=case.setup_s + extra_s,
@@ -226,6 +235,18 @@ class Selection:
     def prepared_bytes(self) -> float:
         """Of the text, that there will be to read."""
         return min(self.text.unique_bytes, self.train_bytes)
+
+    @property
+    def expected(self) -> Expected:
+        """What the budget divides by, now that something is chosen."""
+        return Expected(self.best.passed_tokens_per_s, self.best.price.num_params, self.train_bytes)
+
+    def with_choice(self, best: Candidate) -> Selection:
+        """The same with another choice, and the text that it has time to read: its pace may be quicker than what the text was measured out for."""
+        read_bytes, train_bytes = min(best.tokens * best.vocabulary.bytes_per_token, self.text.unique_bytes), self.train_bytes
+        while train_bytes < read_bytes:
+            train_bytes *= 2
+        return replace(self, best=best, train_bytes=train_bytes)
 
     @property
     def epochs(self) -> float:

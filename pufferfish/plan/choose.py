@@ -21,7 +21,7 @@ KERNEL = 0.7  # e-folds of size over which a measured correction is trusted
 MEASURED_STEPS_S, MOST_STEPS = 0.4, 4  # time for the steps of one measurement, and how many of them it takes where they take longer
 MEASURE_START_S = 0.3  # building and first step of a measurement, besides its steps
 COMPILING_GAIN = 0.01  # that a compiled candidate must promise over the best eager one: measuring it costs a compilation, more than all others together
-MUCH_SMALLER = 0.75  # of what did not fit: what is tried next, so that a device that others use is not tried with everything
+MUCH_SMALLER = 0.75  # of what did not fit, where no less can be taken at once: what is tried next, as others may use most of the device
 FEWEST_MEASURED = 5  # shapes, where there is time: the errors of predictions differ by shape
 
 
@@ -38,15 +38,16 @@ def enumerate_candidates(situation: Situation, models: Iterable[ModelPlan], voca
 
 
 def _as_tried(candidates: list[Candidate], text: Text) -> list[Candidate]:
-    """Those that are no larger for the text than what the loss law was fitted to, or the smallest: beyond that it finds any size worth its while.
+    """Those that are no larger for the text than what the loss law was fitted to, or the smallest that can look back: beyond that it finds any size worth its
+    while.
 
     A vocabulary is not a size: where a shape is pinned, each keeps its smallest.
     """
     most: dict[int, float] = {}
-    for candidate in candidates:
+    for candidate in [each for each in candidates if each.model.num_layers > 1] or candidates:
         most[candidate.model.vocab_size] = min(candidate.price.num_params, most.get(candidate.model.vocab_size, math.inf))
     bound = scaling.most_params(text.unique_bytes)
-    return [candidate for candidate in candidates if candidate.price.num_params <= max(bound, most[candidate.model.vocab_size])]
+    return [candidate for candidate in candidates if candidate.price.num_params <= max(bound, most.get(candidate.model.vocab_size, 0.0))]
 
 
 def measurement_s(candidate: Candidate) -> float:
@@ -55,18 +56,27 @@ def measurement_s(candidate: Candidate) -> float:
 
 
 def measure_best(
-    candidates: list[Candidate], measure: Measure, *, text: Text, is_affordable: Callable[[Candidate, int], bool]
+    candidates: list[Candidate], measure: Measure, *, text: Text, is_affordable: Callable[[Candidate, int], bool], is_batch_free: bool = True
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Measure the candidate with the best forecast, correct the others by what was learned, and repeat until the best one is a measured one.
 
     At least `FEWEST_MEASURED` shapes are looked at. `is_affordable` tells whether there is time to measure a candidate after so many others; those for
-    which there is not are passed over. Returns the candidates, corrected, and those measured.
+    which there is not are passed over. Where memory runs out, smaller micro-batches are taken, if they are free, and then smaller models; where compiling
+    fails, nothing is compiled. Returns the candidates, corrected, and those measured.
     """
     measured: list[Candidate] = []
     while target := _next_to_measure(candidates, measured, text, is_affordable):
-        result = measure(target.model, target.train)
+        try:
+            result = measure(target.model, target.train)
+        except UserError:
+            candidates = [candidate for candidate in candidates if not candidate.train.is_compiled]
+            if not target.train.is_compiled or not candidates:
+                raise
+            continue
         if not result.fits:
-            candidates = _smaller(candidates, MUCH_SMALLER * target.memory.total) or _smaller(candidates, target.memory.total)
+            halved = _with_less_at_once(target, target.memory.total, is_batch_free=is_batch_free)
+            bounds = (halved.memory.total + 1 if halved else MUCH_SMALLER * target.memory.total, target.memory.total)
+            candidates = next(filter(None, (_smaller(candidates, num_bytes, is_batch_free=is_batch_free) for num_bytes in bounds)), [])
             if not candidates:
                 saw = f"not even the {format_bytes(target.memory.total)} of the smallest that was tried are free"
                 raise UserError("no model fits into memory", saw=saw, fix="end what else uses the memory, or pin smaller values in `model` and `train`")
@@ -77,13 +87,23 @@ def measure_best(
     return candidates, measured
 
 
-def _smaller(candidates: list[Candidate], num_bytes: float) -> list[Candidate]:
-    return [candidate for candidate in candidates if candidate.measured or candidate.memory.total < num_bytes]
+def _smaller(candidates: list[Candidate], num_bytes: float, *, is_batch_free: bool) -> list[Candidate]:
+    shrunk = (each if each.measured else _with_less_at_once(each, num_bytes, is_batch_free=is_batch_free) for each in candidates)
+    return [candidate for candidate in shrunk if candidate]
+
+
+def _with_less_at_once(candidate: Candidate, num_bytes: float, *, is_batch_free: bool) -> Candidate | None:
+    """With the micro-batch halved until it holds less than so many bytes; None where it cannot."""
+    while candidate.memory.total >= num_bytes:
+        if not is_batch_free or candidate.train.micro_batch % 2:
+            return None
+        candidate = replace(candidate, train=candidate.train.model_copy(update={"micro_batch": candidate.train.micro_batch // 2}))
+    return candidate
 
 
 def _next_to_measure(candidates: list[Candidate], measured: list[Candidate], text: Text, is_affordable: Callable[[Candidate, int], bool]) -> Candidate | None:
     """The best forecast that can be measured, if it is not yet; else the best of a shape that is not, until there are enough of them."""
-    ranked = sorted(_worth_measuring(candidates, text), key=lambda candidate: candidate.forecast(text))
+    ranked = sorted(_worth_measuring(in_time(candidates), text), key=lambda candidate: candidate.forecast(text))
     best = next((candidate for candidate in ranked if candidate.measured or is_affordable(candidate, len(measured))), None)
     if best is None or not best.measured:
         return best

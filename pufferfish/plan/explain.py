@@ -8,6 +8,7 @@ from pufferfish.plan.budget import RESERVE_MARGIN
 from pufferfish.plan.candidate import Candidate
 from pufferfish.plan.case import ENCODING_SHARE, Case, Selection
 from pufferfish.plan.choose import NEAR
+from pufferfish.plan.memory import MOST_AT_ONCE
 from pufferfish.plan.scaling import EPOCHS, Text
 from pufferfish.schema import plan as schema
 
@@ -39,7 +40,7 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
     if epochs > 1:
         rows.append(f"the text is read {epochs:.1f} times; more text would help")
     if epochs > 1 and case.text is not case.all_text and selection.train_bytes < case.all_text.unique_bytes:
-        share = f"{format_bytes(case.text.unique_bytes)} of the text's {format_bytes(case.all_text.unique_bytes)}"
+        share = f"{format_bytes(selection.prepared_bytes)} of the text's {format_bytes(case.all_text.unique_bytes)}"
         rows.append(f"{share} are used: to encode more would take more than {ENCODING_SHARE:.0%} of the budget")
     if best.unused_s:
         reason = "more readings were never tried" if epochs >= 0.99 * EPOCHS[-1] else "to read the text more often would do more harm than good"
@@ -48,8 +49,9 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
         rows.append(f"{noise:.0%} of the inputs are replaced by random tokens, so that the text is not learned by heart")
     num_micro = best.train.tokens_per_step // (best.train.micro_batch * best.model.seq_len)
     if num_micro > 1:
-        cause = "as pinned" if case.params.train.micro_batch != "auto" else "because memory does not hold them at once"
-        rows.append(f"{num_micro} micro-batches a step, {cause}")
+        is_most = 2 * best.train.micro_batch * best.model.seq_len > MOST_AT_ONCE[best.train.device]
+        cause = "since more at once are no quicker" if is_most else "because memory does not hold them at once"
+        rows.append(f"{num_micro} micro-batches a step, {'as pinned' if case.params.train.micro_batch != 'auto' else cause}")
     return rows
 
 

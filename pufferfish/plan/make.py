@@ -9,6 +9,7 @@ from pufferfish.plan import scaling
 from pufferfish.plan.budget import planning_limit_s
 from pufferfish.plan.candidate import Candidate
 from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
+from pufferfish.plan.choose import choose
 from pufferfish.plan.explain import explain
 from pufferfish.plan.lookup import lookup_reasons, settle_lookup
 from pufferfish.plan.prices import Measure, PriceOf, Vocabulary
@@ -62,12 +63,8 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
     )
     select, reasons = STRATEGIES[case.params.plan.strategy]
     selection = select(case, measuring, plan_s=before_s, known=known)
-    best = selection.best
-    pace, after_s = best.passed_tokens_per_s, measuring.spent_s() + WRITE_S if measuring else before_s
-    num_params = best.price.num_params
-    case = case.affordable(best.vocabulary, plan_s=lambda total_s: after_s, tokens_per_s=pace, num_params=num_params, extra_s=best.compile_s)
-    budget = _with_counted_steps(case, best, case.divided(best.vocabulary, plan_s=after_s, tokens_per_s=pace, num_params=num_params))
-    selection = selection.with_more_time(budget.phases.train_s - case.setup_s - best.compile_s - best.loop_s)
+    after_s = measuring.spent_s() + WRITE_S if measuring else before_s
+    case, selection, budget = _settled(case, selection, plan_s=after_s)
     selection = settle_lookup(case, selection)
     best = selection.best
     budget = _without_harm(best, budget)
@@ -83,6 +80,22 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
         ),
         selection=selection,
     )
+
+
+def _settled(case: Case, selection: Selection, *, plan_s: float) -> tuple[Case, Selection, BudgetPlan]:
+    """The budget as it divides with what was chosen, which may leave more time for steps or less: then the choice is made again. Raises UserError if too
+    little is left for training."""
+    selection = selection.with_choice(selection.best)
+    for is_last in (False, False, True):
+        best, expected = selection.best, selection.expected
+        affordable = case.affordable(best.vocabulary, plan_s=lambda total_s: plan_s, expected=expected, extra_s=best.compile_s)
+        budget = _with_counted_steps(affordable, best, affordable.divided(best.vocabulary, plan_s=plan_s, expected=expected))
+        selection = selection.with_more_time(budget.phases.train_s - case.setup_s - best.compile_s - best.loop_s)
+        again = selection.with_choice(choose(selection.candidates, text=selection.text) if case.is_timed else selection.best)
+        if is_last or (again.best is selection.best and again.train_bytes == selection.train_bytes):
+            break
+        selection = again
+    return affordable, selection, budget
 
 
 def _with_counted_steps(case: Case, best: Candidate, budget: BudgetPlan) -> BudgetPlan:

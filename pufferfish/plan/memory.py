@@ -12,6 +12,7 @@ from pufferfish.schema.plan import TrainPlan
 # from predictions alone would have to import torch and take a step. CUDA: a guess.
 PROCESS_BYTES = {"cpu": 315_000_000, "cuda": 600_000_000}
 USABLE_SHARE = 0.85  # of the memory that is there
+MOST_AT_ONCE = {"cpu": math.inf, "cuda": 65_536}  # tokens of a micro-batch: more are no quicker, and take memory that others may want; a guess
 
 # The head is computed for so many tokens at a time (model/loss.py): logits and their probabilities are held.
 CHUNK_BYTES, CACHED_TOKENS = 2**28, 512
@@ -74,7 +75,7 @@ def largest_micro_batch(price: Price, train: TrainPlan, *, seq_len: int, embeddi
     num_tokens, most_tokens = left_bytes / (kept + logits_bytes), _head_tokens(price, train, math.inf)
     if num_tokens > most_tokens:  # the head takes no more than for those
         num_tokens = (left_bytes - most_tokens * logits_bytes) / kept
-    return max(0, int(num_tokens / seq_len))
+    return max(0, int(min(num_tokens, max(seq_len, MOST_AT_ONCE[train.device])) / seq_len))
 
 
 def _states(price: Price, train: TrainPlan, embedding_params: int) -> dict[str, int]:

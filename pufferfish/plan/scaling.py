@@ -28,6 +28,8 @@ VOCABULARY_COST = 0.0145  # per squared e-fold away from the best one
 BEST_VOCABULARY, VOCABULARY_GROWTH = 3800, 0.2  # after two million tokens, and how it grows with them; a guess, but for
 VOCABULARY_TRIED, TRIED_GROWTH = (0.8e6, 4e6), 0.45  # tokens between which it was tried
 CONTEXT_COST, CONTEXT_GROWTH, CONTEXT_LEAST = 0.0245, 1.31, 0.2  # of a context of 128 after a million tokens, and how it grows: see `context_cost`
+SHORT_COST, SHORT_TOKENS = 0.092, 1.6e6  # of each e-fold below a context of 128, from so many tokens on; fitted to contexts of 16, 32 and 64 (docs/LOG.md)
+LEARNABLE = 15.0  # tokens for each parameter of the blocks: with more, a model makes no more of its context and vocabulary; a guess
 BATCH_FACTOR, BATCH_EXPONENT = 0.445, 0.5875  # see `best_tokens_per_step`
 BATCH_PENALTY = 0.022  # per squared e-fold away from the best batch
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
@@ -35,16 +37,18 @@ LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occ
 THIRD_LAYER = 0.01  # what three layers and more save beyond what their parameters do: 0.6 to 1.5 % in four pairs
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
-LAW = 12  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 13  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_HARDNESS = 1.348  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
 HARDEST, FITTED_BYTES = 0.5, 3e7  # the logarithm of the difficulty, and bytes, up to which that was fitted: beyond, it stays as it is there
 COPIED_GAIN = 0.2  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read
+BOUND_POWER = 8  # how sharply a forecast bends to that of a guess among all tokens
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
 LEARNED_BY_HEART = 0.047  # what each further epoch costs a model with many parameters for each byte of the text
 ROOMY = 0.14  # parameters for each byte, below which that fades: there four readings cost no more than `effective_bytes` says (Muennighoff et al.)
 RARE = 80  # times that an entry of the vocabulary must be seen in one reading for that cost not to double: rare ones are learned by heart soonest
+MOST_RARE = 0.01  # of `repetition_cost`: 30 kB are best read 2 to 4 times, and there a rarity of 0.02 had them read once (docs/LOG.md)
 REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
 PARAMS_PER_BYTE = 2.0  # of text: after four readings 3.6 were no better than 1.7, after six 4.6 were worse than 0.9 (docs/LOG.md)
 NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 0.92, 0.85, 2.0  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
@@ -72,7 +76,9 @@ def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
 
 def context_cost(seq_len: int, tokens: float) -> float:
     """What share of the bits per byte a short context costs: its first tokens have nothing before them, and trained models look back more than young ones."""
-    return float(CONTEXT_COST * max(CONTEXT_LEAST, 1 + CONTEXT_GROWTH * math.log(tokens / 1e6)) * (128 / seq_len) ** 2)
+    cost = CONTEXT_COST * max(CONTEXT_LEAST, 1 + CONTEXT_GROWTH * math.log(tokens / 1e6)) * (128 / max(128, seq_len)) ** 2
+    shorter = math.log(128 / min(128, seq_len))
+    return float(cost + SHORT_COST * shorter * min(1.0, tokens / SHORT_TOKENS) ** 0.5)
 
 
 def vocabulary_cost(vocab_size: int, tokens: float) -> float:
@@ -96,7 +102,7 @@ def repetition_cost(
     further = max(0.0, epochs - 1)
     growth = NOISY_FACTOR * further**NOISY_GROWTH if epochs > noisy_from else further
     per_byte = num_params / unique_bytes
-    return float(LEARNED_BY_HEART * (1 + RARE * rarity) * wear * growth / (1 + (ROOMY / per_byte) ** 2))
+    return float(LEARNED_BY_HEART * (1 + RARE * min(MOST_RARE, rarity)) * wear * growth / (1 + (ROOMY / per_byte) ** 2))
 
 
 def most_params(unique_bytes: float) -> float:
@@ -146,7 +152,7 @@ class Text:
     @property
     def hardening(self) -> float:
         """With which power of the bytes read it becomes harder than the reference."""
-        return HARD_TO_THE_END * min(HARDEST, math.log(self.difficulty))
+        return HARD_TO_THE_END * max(-HARDEST, min(HARDEST, math.log(self.difficulty)))
 
     def factor(self, num_bytes: float) -> float:
         """Bits per byte against those of the reference after so many bytes: hard texts stay hard, copies are found in the end."""
@@ -174,8 +180,11 @@ def val_bpb(
     reader = Reader(block_params, num_params, d_model, text.unique_bytes, text.wear, rarity, noisy_from=text.noisy_from)
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
     depth = 1 + LONE_LAYER if num_layers == 1 else 1 - THIRD_LAYER * (num_layers > 2)
-    costs = (1 + context_cost(seq_len, tokens)) * (1 + vocabulary_cost(vocab_size, tokens)) * batch * depth
-    return float(text.factor(tokens * bytes_per_token) * by_reading(epochs, reader) * costs)
+    learnable = min(tokens, LEARNABLE * block_params)
+    costs = (1 + context_cost(seq_len, learnable)) * (1 + vocabulary_cost(vocab_size, learnable)) * batch * depth
+    bpb = text.factor(tokens * bytes_per_token) * by_reading(epochs, reader) * costs
+    uniform = math.log2(vocab_size) / bytes_per_token  # what a guess among all tokens comes to: nothing that learns is worse
+    return float(bpb / (1 + (bpb / uniform) ** BOUND_POWER) ** (1 / BOUND_POWER))
 
 
 @dataclass(frozen=True)

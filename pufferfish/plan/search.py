@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_count
-from pufferfish.plan import choose, pilot, scaling, space
-from pufferfish.plan.candidate import COMPILE_S, Candidate, in_time
-from pufferfish.plan.case import ENCODE_UNIT, WRITE_S, Case, Measuring, Selection
+from pufferfish.plan import budget, choose, pilot, scaling, space
+from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, Candidate, has_enough_steps, in_time
+from pufferfish.plan.case import ENCODE_UNIT, WRITE_S, Case, Expected, Measuring, Selection
 from pufferfish.plan.prices import Vocabulary
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import TrainParams
@@ -26,25 +26,39 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
 
     `plan_s` is what planning will take of the budget. Raises UserError if nothing fits into memory and time.
     """
-    vocabulary, expected_tokens = choose_vocabulary(case)
-    situation = case.situation(plan_s=plan_s)
+    like = choose_vocabulary(case)
+    vocabulary = like.vocabulary
+    read_bytes = like.tokens * vocabulary.bytes_per_token
+    train_bytes = _train_bytes(case, vocabulary, read_bytes=read_bytes, loop_s=case.loop_s(vocabulary, plan_s=plan_s))
+    expected = Expected(like.passed_tokens_per_s, like.price.num_params, train_bytes)
+    case = case.affordable(vocabulary, plan_s=lambda total_s: max(plan_s, budget.planning_limit_s(total_s)), expected=expected, extra_s=case.pinned_compile_s)
+    situation = case.situation(plan_s=plan_s, expected=expected)
     models = space.models(case.params.model, [vocabulary.vocab_size], max_seq_len=_longest(case.hardware))
     candidates = choose.informed(choose.enumerate_candidates(situation, models, [vocabulary]), known)
-    train_bytes = _train_bytes(case, vocabulary, read_bytes=expected_tokens * vocabulary.bytes_per_token, loop_s=situation.loop_s(vocabulary))
     pilots = [*case.pilots]
     if measuring:
         candidates, _ = choose.measure_best(
-            candidates, measuring.measure, text=case.text, is_affordable=lambda each, number: _is_affordable(case, measuring, each, number)
+            candidates,
+            measuring.measure,
+            text=case.text,
+            is_affordable=lambda each, number: _is_affordable(case, measuring, each, number),
+            is_batch_free=case.params.train.micro_batch == "auto",
         )
         candidates, flown = pilot.fly(case, measuring, situation, candidates, case.data_plan(vocabulary, train_bytes=train_bytes))
         pilots.append(flown)
         candidates = _with_known_steps(measuring, candidates, {each.model for several in pilots for each in several})
         candidates = _with_time_left(candidates, plan_s - measuring.spent_s() - WRITE_S)
-    if not case.is_timed:
-        candidates = in_time(candidates)  # by what is known of the paces now
+        candidates = _worth_their_steps(candidates)
     text, candidates = pilot.learn(case, pilots, candidates)
     measured = [candidate for candidate in candidates if candidate.measured]
     return Selection(choose.choose(candidates, text=text), candidates, measured, text, train_bytes, pilots)
+
+
+def _worth_their_steps(candidates: list[Candidate]) -> list[Candidate]:
+    """Those that are in time and get enough steps, by what is known of the paces now; those that were never compiled before, where there are others."""
+    candidates = in_time(candidates)
+    candidates = [each for each in candidates if has_enough_steps(each)] or candidates
+    return [each for each in candidates if each.measured or not each.train.is_compiled] or candidates
 
 
 def _with_time_left(candidates: list[Candidate], left_s: float) -> list[Candidate]:
@@ -62,8 +76,8 @@ def _with_known_steps(measuring: Measuring, candidates: list[Candidate], piloted
     ]
 
 
-def choose_vocabulary(case: Case) -> tuple[Vocabulary, float]:
-    """The vocabulary of the best forecast under the default recipe, and the tokens that it would read.
+def choose_vocabulary(case: Case) -> Candidate:
+    """The best forecast of all vocabularies under the default recipe.
 
     Wishes about training play no part but for the number of steps, unless nothing fits without them, and neither does how long planning took, so that another
     optimizer prepares no data anew.
@@ -76,10 +90,9 @@ def choose_vocabulary(case: Case) -> tuple[Vocabulary, float]:
     models = list(space.models(case.params.model, sizes, max_seq_len=_longest(case.hardware)))
     situation = case.situation(plan_s=case.planning_limit_s, train=neutral)
     try:
-        best = choose.enumerate_candidates(situation, models, case.vocabularies)[0]
+        return choose.enumerate_candidates(situation, models, case.vocabularies)[0]
     except UserError:  # a large model may fit only as it is pinned, and where not even that fits, the refusal should name the pins
-        best = choose.enumerate_candidates(replace(situation, train=wish), models, case.vocabularies)[0]
-    return best.vocabulary, best.tokens
+        return choose.enumerate_candidates(replace(situation, train=wish), models, case.vocabularies)[0]
 
 
 def _longest(hardware: Hardware) -> int:
@@ -119,6 +132,7 @@ def search_reasons(case: Case, selection: Selection) -> list[str]:
         *pilot.pilot_reasons(case, selection),
         _batch_reason(case, best),
         _compile_reason(case, selection),
+        *_steps_reason(best),
     ]
 
 
@@ -139,6 +153,12 @@ def _batch_reason(case: Case, best: Candidate) -> str:
     return f"{best.train.tokens_per_step} tokens a step: the law for {format_count(best.tokens)} tokens says {law:.0f}"
 
 
+def _steps_reason(best: Candidate) -> list[str]:
+    if has_enough_steps(best):
+        return []
+    return [f"only {best.num_steps} steps fit, since they are slower than predicted: with fewer than {FEWEST_STEPS} little is learned"]
+
+
 def _compile_reason(case: Case, selection: Selection) -> str:
     best = selection.best
     if case.params.train.compile != "auto":
@@ -148,7 +168,7 @@ def _compile_reason(case: Case, selection: Selection) -> str:
     if not others and best.train.is_compiled:
         return "compiled: nothing else is quick enough"
     if not others:
-        return "not compiled: no compiler, or the compilation would take all the time"
+        return "not compiled: no compiler that works, or the compilation would take all the time"
     other = min(candidate.forecast(selection.text) for candidate in others)
     word = "compiled" if best.train.is_compiled else "not compiled"
     return f"{word}: compilation takes {cost}, and the best forecast the other way is {other:.4f}"

@@ -77,7 +77,7 @@ def optimizer_seconds(machine: Machine, price: Price, model: ModelPlan, train: T
     plain_s = price.num_params * ADAM_BYTES / bandwidth
     if train.optimizer != "muon":
         return plain_s
-    dtype = "float32" if train.dtype == "float32" else "bfloat16"
+    dtype = "bfloat16" if train.dtype == "bfloat16" else "float32"
     flops_per_s = machine.gemm_flops_per_s(dtype if machine.runs(dtype) else train.dtype, model.d_model, model.d_model, model.d_model)
     return plain_s + orthogonalization_flops(model) / flops_per_s
 

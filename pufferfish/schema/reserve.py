@@ -21,8 +21,10 @@ def file() -> Path:
 
 def remember(plan: Plan, run_key: str, evaluate: Timing | None, export: Timing) -> None:
     """Add a pipeline, if evaluation and export belong to one boot: without an evaluation that was stamped there is nothing to compare. A training that is
-    exported again counts once."""
-    if evaluate is None or evaluate.boot_id != export.boot_id or run_key in {line.get("run_key") for line in lines.read(file())}:
+    exported again counts once, and one whose steps were counted does not: nothing limits its samples."""
+    if plan.train.clock != "deadline" or evaluate is None or evaluate.boot_id != export.boot_id:
+        return
+    if run_key in {line.get("run_key") for line in lines.read(file())}:
         return
     estimated_s = (plan.budget.phases.evaluate_s + plan.budget.phases.export_s) / plan.budget.reserve_factor
     lines.append(file(), {"hardware": plan.hardware, "run_key": run_key, "took_s": evaluate.elapsed_s + export.elapsed_s, "estimated_s": estimated_s})

@@ -7,6 +7,7 @@ from dataclasses import astuple, replace
 from typing import Any
 
 from pufferfish.base import memo
+from pufferfish.base.errors import UserError
 from pufferfish.data.copies import Copies
 from pufferfish.data.hardness import Hardness
 from pufferfish.data.survey import Survey, VocabularySurvey, survey
@@ -60,11 +61,16 @@ class KnownSteps:
         return _key(model, train) in self._steps
 
     def measure(self, model: ModelPlan, train: TrainPlan) -> StepTime:
-        """The kept time of a step, or a measured one, which is kept. Memory that ran out is tried again: others may have used it."""
+        """The kept time of a step, or a measured one, which is kept. Memory that ran out is tried again: others may have used it. Raises UserError where
+        torch.compile does not work here, which is told."""
         key = _key(model, train)
         if key in self._steps:
             return self._steps[key]
-        step = self._measurer.measure(model, train)
+        try:
+            step = self._measurer.measure(model, train)
+        except UserError as error:
+            self._tell(f"{error.what}: {error.saw}")
+            raise
         if step.fits:
             self._steps[key] = replace(step, is_kept=True)
             memo.keep("steps", self._question, [{"of": key, "step": astuple(each)[:3]} for key, each in self._steps.items()], tell=self._tell)

@@ -83,7 +83,7 @@ def run_pilot(text: PilotText, model: ModelPlan, plan: TrainPlan, *, limit_s: fl
 
 def _train(text: PilotText, model: ModelPlan, plan: TrainPlan, *, stop_s: float) -> tuple[int, float]:
     """Steps made, and bits per byte reached by the last; those are not a number where too few were made to ask."""
-    trainer = Trainer(model, plan)
+    trainer = Trainer(model, plan, text.train_N)
     windows, readings = Windows(text.train_N, model.seq_len, plan.data_seed), Readings(trainer.device)
     num_micro = trainer.sequences_per_step // plan.micro_batch
     trainer.dry_step([windows.batch(0, plan.micro_batch)] * num_micro)

@@ -20,15 +20,15 @@ from pufferfish.train.precision import DTYPES, MasterWeights
 
 
 class Trainer:
-    """A model under training: its weights, their float32 masters and the optimizers."""
+    """A model under training: its weights, their float32 masters and the optimizers. `tokens_N` is the text that it will learn from, for initial values."""
 
-    def __init__(self, model_plan: ModelPlan, plan: TrainPlan) -> None:
+    def __init__(self, model_plan: ModelPlan, plan: TrainPlan, tokens_N: np.ndarray | None = None) -> None:
         self.plan, self.model_plan = plan, model_plan
         self.device = torch.device(plan.device)
         if plan.device == "cpu":
             torch.set_num_threads(plan.num_threads)
         model = Decoder(model_plan, attention=plan.attention, is_checkpointed=plan.is_checkpointed)
-        initialize(model, seed=plan.seed)
+        initialize(model, seed=plan.seed, tokens_N=tokens_N)
         self.model = model.to(self.device)
         self.weights = MasterWeights(self.model, DTYPES[plan.dtype])
         self.optimizers: list[Optimizer] = registry.load("optimizer", plan.optimizer)(self.weights.masters, plan)
