@@ -25,7 +25,7 @@ check: setup ## format, lint, types and tests, as before every commit
 	$(BIN)/mypy
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
-ui: setup ## all runs in the browser: http://127.0.0.1:5000
+ui: setup ## all runs in the browser, at port 5000 or PUFFERFISH_UI_PORT of 127.0.0.1
 	@$(BIN)/python -m pufferfish.track.browse
 
 clean: ## remove what can be made again, but no results: .venv and caches

@@ -218,11 +218,17 @@ def budget_lines(same: list[Run]) -> list[str]:
     return [
         f"used: mean {statistics.fmean(used):.1%}, least {min(used):.1%}, latest {max(late_s):+.2f} s ({max(late_s) / same[0].budget_s:+.2%}); "
         f"last learning rate at most {max(run.final_lr_share for run in same):.1%} of the peak",
-        f"quality: median {statistics.median(run.val_bpb for run in same):.4f} bits per byte; forecast off by {statistics.median(errors):.1%} in the median, "
+        f"quality: median {medians_bpb(same)} bits per byte; forecast off by {statistics.median(errors):.1%} in the median, "
         f"{max(errors):.1%} at worst, its 80 % interval held {sum(run.is_within for run in same)} of {len(same)}",
         f"found / planned: step time {spread([run.step_s / run.forecast_step_s for run in same])}, "
         f"peak memory {spread([run.peak_memory_bytes / run.forecast_memory_bytes for run in same])}",
     ]
+
+
+def medians_bpb(same: list[Run]) -> str:
+    """Of each text, since bits per byte of two texts cannot be compared; with its name where there are several."""
+    texts = {corpus: statistics.median(run.val_bpb for run in same if run.corpus == corpus) for corpus in dict.fromkeys(run.corpus for run in same)}
+    return ", ".join(f"{median_bpb:.4f} ({Path(corpus).name})" if len(texts) > 1 else f"{median_bpb:.4f}" for corpus, median_bpb in texts.items())
 
 
 def spread(ratios: list[float]) -> str:

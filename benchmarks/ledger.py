@@ -51,6 +51,7 @@ class Result:
     configuration: dict[str, Any] = field(default_factory=dict)  # as planned
     tokens: int = 0  # trained on
     flops_per_token: float = 0.0
+    export_s: float = 0.0  # that the plan's export, which is not run, is estimated to take, without a margin; 0 in files of older code
     refused_by: str = ""  # the stage
     refusal: str = ""  # its lines
 
@@ -72,18 +73,21 @@ class Run:
         return self.result.refused_by not in PLANNING
 
     @property
+    def late_s(self) -> float:
+        """How long after the budget an export would have ended; negative is early."""
+        return self.result.spent_s + self.result.export_s - self.order.case.budget_s
+
+    @property
     def score(self) -> float:
         """Bits per byte; infinite where there are none, or where they came too late."""
-        is_late = self.result.spent_s > self.order.case.budget_s
-        return math.inf if self.result.val_bpb is None or is_late else self.result.val_bpb
+        return math.inf if self.result.val_bpb is None or self.late_s > 0 else self.result.val_bpb
 
     @property
     def failing(self) -> str:
         """Why it does not count; empty where it does."""
-        result, late_s = self.result, self.result.spent_s - self.order.case.budget_s
-        if result.refused_by:
-            return f"refused by {result.refused_by}: {result.refusal}"
-        return f"late by {format_duration(late_s)}" if late_s > 0 else ""
+        if self.result.refused_by:
+            return f"refused by {self.result.refused_by}: {self.result.refusal}"
+        return f"late by {format_duration(self.late_s)}" if self.late_s > 0 else ""
 
 
 class Ledger:
@@ -125,7 +129,7 @@ def _flat(run: Run) -> dict[str, Any]:
 
 
 def _unflat(line: dict[str, Any]) -> Run:
-    result = Result(**{each.name: line[each.name] for each in fields(Result)})
+    result = Result(**{each.name: line[each.name] for each in fields(Result) if each.name in line})
     return Run(line["role"], Order(Case(line["corpus"], line["budget"]), line["pins"], line["seed"]), result, line["code"], line["machine"], line["date"])
 
 

@@ -1,11 +1,12 @@
 """regret: how far is the planner's choice from the best that a search finds at equal total time?
 
-    python benchmarks/regret.py --budgets 60s,2m --corpora stdlib,path --runs 25 --out regret.jsonl [--seeds 1] [--repeat 1] [--json]
+    python benchmarks/regret.py --budgets 60s,2m --corpora stdlib,path --runs 25 [--out runs.jsonl] [--seeds 1] [--repeat 1] [--json]
 
 For each corpus and budget: one cold pipeline with everything `auto`; coordinate descent from its choice, each neighbour a whole cold pipeline of the same
 budget with its values pinned, so that everything is paid from the same time; and the rivals, as whole pipelines too: the classic time table, a model with 20
 tokens for each parameter, and random configurations. A pinned plan hands the time that it does not need for choosing to training, so what choosing costs is
-part of the regret. Export is left out, its reserve is planned all the same. What the planner refuses is illegal, and no run.
+part of the regret. Export is left out; what it is estimated to take is planned all the same, and who leaves less is late. What the planner refuses is
+illegal, and no run.
 
 Regret is the planner's bits per byte over the best found, less one. The best of many noisy runs is lucky: `--repeat` runs the planner's and the best
 configuration again, with other initial weights, and compares them pairwise. Every finished run is a line in the file `--out`: called again with the same
@@ -43,6 +44,7 @@ from pufferfish.plan.space import LAYERS, models
 from pufferfish.schema.params import ModelParams
 from pufferfish.schema.plan import ModelPlan
 
+OUT = pipeline.ROOT / ".pufferfish" / "regret.jsonl"
 LAST = "evaluate"
 COMPILE_FROM_S = 300.0  # of budget: below, a compilation takes too much of it to be worth a run
 DATA_SEED = 0  # one split for all runs of a corpus
@@ -179,7 +181,7 @@ def settings_of(order: Order) -> dict[str, dict[str, Any]]:
 def read_result(folder: Path) -> Result:
     """What the stages wrote down."""
     plan, evaluation = pipeline.read_json(folder, "plan.json"), pipeline.read_json(folder, "evaluation.json")
-    model, train = plan["model"], plan["train"]
+    model, train, budget = plan["model"], plan["train"], plan["budget"]
     return Result(
         spent_s=pipeline.spent_s(pipeline.read_stamps(folder), last=LAST),
         val_bpb=evaluation["val_bpb"],
@@ -193,6 +195,7 @@ def read_result(folder: Path) -> Result:
         },
         tokens=pipeline.read_json(folder, "model/outcome.json")["num_tokens"],
         flops_per_token=plan["forecast"]["flops_per_token"],
+        export_s=budget["phases"]["export_s"] / budget["reserve_factor"],
     )
 
 
@@ -208,13 +211,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the planner's choice with the best that a search finds at equal total time.")
     pipeline.add_cases(parser, budgets="60s,2m")
     parser.add_argument("--runs", type=int, default=25, help="of each search, at most (default: %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="file of all runs, one JSON line each; those in it are not run again")
+    parser.add_argument("--out", type=Path, default=OUT, help="file of all runs, one JSON line each; those in it are not run again (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="random configurations of each case (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=0, help="times that the planner's and the best configuration are run again (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     arguments = parser.parse_args()
     cases = [Case(corpus, budget) for corpus in arguments.corpora for budget in arguments.budgets]
-    wishes = Wishes(arguments.runs, arguments.seeds, arguments.repeat)
+    wishes, ledger = Wishes(arguments.runs, arguments.seeds, arguments.repeat), Ledger(arguments.out)
+    if ledger.runs:
+        print(f"--- {arguments.out} has {len(ledger.runs)} runs, which are not run again", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="pufferfish-regret-") as name:
         project = Path(name)
         pipeline.copy_project(project)
@@ -222,7 +227,7 @@ def main() -> None:
             [(path.relative_to(project).as_posix(), path) for room in ("pufferfish", "stages") for path in sorted((project / room).rglob("*.py"))]
         )
         laboratory = Laboratory(
-            Ledger(arguments.out),
+            ledger,
             lambda order: run_pipeline(order, project=project),
             cases,
             wishes,

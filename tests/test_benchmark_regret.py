@@ -44,8 +44,8 @@ def bowl(configuration):
 class MadeUp:
     """A runner with a bowl of bits per byte. `refuses` and `is_late` tell of what; everything asked for is noted."""
 
-    def __init__(self, refuses=lambda order: "", spent_s=lambda order: 50.0):
-        self.orders, self.refuses, self.spent_s = [], refuses, spent_s
+    def __init__(self, refuses=lambda order: "", spent_s=lambda order: 50.0, export_s=0.0):
+        self.orders, self.refuses, self.spent_s, self.export_s = [], refuses, spent_s, export_s
 
     def __call__(self, order):
         self.orders.append(order)
@@ -61,6 +61,7 @@ class MadeUp:
             configuration=asdict(configuration),
             tokens=4_000_000,
             flops_per_token=3e6,
+            export_s=self.export_s,
         )
 
 
@@ -207,6 +208,22 @@ def test_who_is_late_is_not_the_best(out):
     assert found.best.result.configuration["tokens_per_step"] == 768
 
 
+def test_who_leaves_no_time_for_export_is_late(out):
+    [found] = study(MadeUp(spent_s=lambda order: 56.5 if order.pins.get("tokens_per_step") == 384 else 55.5, export_s=4.0), out)
+    assert found.best.result.configuration["tokens_per_step"] == 768
+    late = next(run for run in found.runs if run.order.pins.get("tokens_per_step") == 384)
+    assert (late.score, late.failing) == (math.inf, "late by 0.5 s")
+
+
+def test_runs_of_older_code_that_noted_nothing_of_export_are_read(out):
+    study(MadeUp(), out)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    out.write_text("".join(json.dumps({name: value for name, value in line.items() if name != "export_s"}) + "\n" for line in lines))
+    again = MadeUp()
+    study(again, out)
+    assert not again.orders
+
+
 def test_a_refused_rival_is_told_in_the_table(out):
     [found] = study(MadeUp(refuses=lambda order: "plan" if "strategy" in order.pins else ""), out)
     summary = report.summarise(found)
@@ -299,7 +316,12 @@ def test_a_result_is_read_from_what_the_stages_left(tmp_path):
     model = {"num_layers": 2, "d_model": 96, "vocab_size": 1024, "seq_len": 128, "num_heads": 3}
     train = {"tokens_per_step": 1536, "is_compiled": False, "matrix_lr": 0.015, "device": "cpu"}
     written = {
-        "plan.json": {"model": model, "train": train, "forecast": {"flops_per_token": 2.5e6}},
+        "plan.json": {
+            "model": model,
+            "train": train,
+            "forecast": {"flops_per_token": 2.5e6},
+            "budget": {"phases": {"export_s": 5.0}, "reserve_factor": 1.25},
+        },
         "evaluation.json": {"val_bpb": 1.75, "num_bytes": 777},
         "model/outcome.json": {"num_tokens": 123_456},
         "timing/hardware-probe.json": {"start_s": 10.0, "end_s": 13.0},
@@ -308,7 +330,7 @@ def test_a_result_is_read_from_what_the_stages_left(tmp_path):
     for name, content in written.items():
         (tmp_path / "artifacts" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "artifacts" / name).write_text(json.dumps(content))
-    expected = ledger.Result(47.5, 1.75, 777, "cpu", asdict(CHOICE), 123_456, 2.5e6)
+    expected = ledger.Result(47.5, 1.75, 777, "cpu", asdict(CHOICE), 123_456, 2.5e6, export_s=4.0)
     assert regret.read_result(tmp_path) == expected
 
 
@@ -366,3 +388,21 @@ def test_the_table_names_mean_and_worst_under_the_heads(out):
     assert [line[:end].split()[-1] for line in lines] == ["+1.00%", "+3.00%", "+2.00%", "+3.00%"]
     assert [line.split()[0] for line in lines] == ["stdlib", "/text", "mean", "worst"]
     json.dumps([asdict(each) for each in summaries])
+
+
+def test_it_goes_on_in_a_file_of_its_own_unless_another_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(regret, "OUT", tmp_path / "kept" / "regret.jsonl")
+    monkeypatch.setattr(sys, "argv", ["regret.py", "--budgets", "60s", "--corpora", "stdlib", "--runs", "2"])
+    monkeypatch.setattr(pipeline, "copy_project", lambda folder: None)
+    monkeypatch.setattr(regret, "run_pipeline", lambda order, project: MadeUp()(order))
+    regret.main()
+    assert len(roles(regret.OUT)) == 6
+    assert "not run again" not in capsys.readouterr().err
+    regret.main()
+    assert len(roles(regret.OUT)) == 6
+    assert f"{regret.OUT} has 6 runs, which are not run again" in capsys.readouterr().err
+
+
+def test_its_own_file_is_none_of_the_checkouts():
+    ignored = (pipeline.ROOT / ".gitignore").read_text("utf-8").splitlines()
+    assert f"/{regret.OUT.parent.relative_to(pipeline.ROOT)}/" in ignored

@@ -96,6 +96,12 @@ def test_every_budget_is_summed_up_over_its_own_runs():
     assert "off by 0.0% in the median, 0.0% at worst, its 80 % interval held 1 of 1" in lines[9]
 
 
+def test_bits_per_byte_of_different_texts_are_not_mixed():
+    runs = [made_up(val_bpb=each, corpus=corpus) for each, corpus in ((2.0, "/texts/rhymes"), (0.9, "stdlib"), (2.2, "/texts/rhymes"), (1.0, "stdlib"))]
+    quality = deadline.budget_lines(runs)[1]
+    assert quality.startswith("quality: median 2.1000 (rhymes), 0.9500 (stdlib) bits per byte; forecast off by")
+
+
 @pytest.fixture
 def pipeline(tmp_path):
     """A folder with a made-up train stage, and the command that runs it as DVC does: in a shell, below another process."""

@@ -11,6 +11,7 @@ from pufferfish.base import atomic, paths
 from pufferfish.base.errors import UserError
 from pufferfish.cli import main as cli
 from pufferfish.schema.reports import Evaluation
+from pufferfish.track import browse
 from pufferfish.ui.tables import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +79,10 @@ def test_every_command_is_there_and_has_a_help_of_its_own(name, capsys):
 
 
 def test_check_accepts_the_shipped_settings_and_refuses_broken_ones(workplace, capsys):
-    (workplace / "params.yaml").write_text("budget: {time: 3m")
+    paths.PARAMS.write_text((ROOT / "params.yaml").read_text("utf-8"), "utf-8")
+    assert cli.main(["check"]) == 0
+    assert capsys.readouterr().err == ""
+    paths.PARAMS.write_text("budget: {time: 3m")
     assert cli.main(["check"]) == 2
     assert "is not valid YAML" in capsys.readouterr().err
 
@@ -170,3 +174,25 @@ def test_samples_that_cannot_be_read_are_told_by_their_name(finished, capsys, sp
     told = capsys.readouterr().err.splitlines()
     assert "samples.md" in told[0]
     assert len(told) == 3
+
+
+@pytest.mark.parametrize(("written", "port"), [(None, "5000"), ("", "5000"), ("5001", "5001"), (" 80 ", "80")])
+def test_the_browser_of_runs_is_on_the_port_that_is_wished_and_says_it(workplace, monkeypatch, capsys, written, port):
+    monkeypatch.setattr(browse.os, "environ", {"PUFFERFISH_UI_PORT": written} if written is not None else {})
+    became = []
+    monkeypatch.setattr(browse.os, "execv", lambda program, arguments: became.append(arguments[-4:]))
+    browse.main()
+    assert became == [["--host", "127.0.0.1", "--port", port]]
+    assert f"http://127.0.0.1:{port}/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("written", ["x", "0", "65536", "5_000", "-1", "50.5"])
+def test_a_port_that_is_none_is_told_in_three_lines(workplace, monkeypatch, capsys, written):
+    monkeypatch.setattr(browse.os, "environ", {"PUFFERFISH_UI_PORT": written})
+    with pytest.raises(SystemExit, match="2"):
+        browse.main()
+    assert capsys.readouterr().err.splitlines() == [
+        "ui: the port is not right",
+        f"  saw:  PUFFERFISH_UI_PORT={written}",
+        "  fix:  give a number from 1 to 65535, for example PUFFERFISH_UI_PORT=5001",
+    ]

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 from filelock import FileLock
 
-from pufferfish.base import memo, paths
+from pufferfish.base import lines, memo, paths
 from pufferfish.cli import doctor
 from pufferfish.probe import health
+from pufferfish.schema import reserve
 from pufferfish.schema.hardware import Gpu
 from pufferfish.track import journal, store
 
@@ -148,8 +149,10 @@ def test_remeasure_forgets_the_speeds_and_what_plans_found_out(checkout, capsys)
     machines.mkdir(parents=True)
     (machines / "abc.json").write_text("{}")
     memo.keep("steps", {"machine": "abc"}, [], tell=print)
+    lines.append(reserve.file(), {"hardware": "abc", "run_key": "run", "took_s": 9.0, "estimated_s": 10.0})
     examine(capsys, "--remeasure")
     assert list(machines.iterdir()) == []
+    assert reserve.ratios("abc") == []
     assert memo.all_kept() == []
 
 
@@ -173,3 +176,16 @@ def test_an_nvidia_device_is_described_with_what_it_does_now(checkout, monkeypat
     assert first.saw == "Small Card, compute capability 8.6, driver 590.44, 12.0 GB, 4.0 GB free, 37% busy, 71 W"
     assert [check.status for check in others] == ["warn", "ok"]
     assert "process 4242 uses 3.0 GB" in others[0].saw
+
+
+def test_a_driver_that_stops_to_answer_is_a_line_and_no_traceback(checkout, monkeypatch):
+    def refuse(nvml, environment):
+        raise OSError("Unknown Error")
+
+    gpu = Gpu(name="Small Card", compute_capability="8.6", memory_bytes=12 * 10**9, driver="590.44")
+    identity = SimpleNamespace(fingerprint=SimpleNamespace(gpus=[gpu], device="cuda"))
+    monkeypatch.setattr(doctor.nvidia, "load_nvml", lambda: SimpleNamespace(NVMLError=OSError))
+    monkeypatch.setattr(doctor.nvidia, "gpu_states", refuse)
+    [check] = doctor.check_gpus(identity)
+    assert (check.status, check.saw) == ("warn", "NVIDIA's driver does not answer: Unknown Error")
+    assert check.fix

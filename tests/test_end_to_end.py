@@ -16,7 +16,7 @@ from pufferfish.base import lines
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 COPIED = ("dvc.yaml", "params.yaml", "pyproject.toml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore")
-BUDGET = "40s"
+BUDGET_S = 120  # for slow machines: elsewhere the small text has been read often enough long before, and the rest is left unused
 WORDS = [
     "sea",
     "fish",
@@ -73,7 +73,7 @@ def project(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "mlruns").mkdir()
     write_corpus(folder / "corpus")
-    change(folder, r"time: 3m", f"time: {BUDGET}")
+    change(folder, r"time: 3m", f"time: {BUDGET_S}s")
     change(folder, r"source: stdlib", "source: text")
     change(folder, r'path: ""', "path: corpus")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
@@ -108,8 +108,8 @@ def test_one_command_makes_every_artifact_in_order(project):
 
 def test_it_is_on_time(project):
     first, last = artifact(project, "timing/hardware-probe.json"), artifact(project, "timing/export.json")
-    # Other work on the machine may delay the very last stage; that the deadline holds on a quiet machine is shown by benchmarks/deadline.py.
-    assert last["end_s"] - first["start_s"] < 2 * float(BUDGET.removesuffix("s"))
+    # Where the time is used up, other work on the machine may delay the very last stage; benchmarks/deadline.py shows that the deadline holds.
+    assert last["end_s"] - first["start_s"] < 1.25 * BUDGET_S
 
 
 def test_what_the_last_stages_took_is_known_to_the_next_plan(project):

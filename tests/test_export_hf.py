@@ -1,9 +1,13 @@
 """An export is the model that was trained, or it is refused and the old one stays."""
 
+import argparse
 import errno
 import json
+import math
 import os
 import shutil
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +15,11 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from toys import whole_plan
+from toys import model_plan, whole_plan
 
 from pufferfish.base.digest import digest_file
 from pufferfish.base.errors import UserError
+from pufferfish.cli import generate
 from pufferfish.data.shards import write_validation_text
 from pufferfish.data.tokenizer import SEPARATOR, load_tokenizer, train_up_to
 from pufferfish.export import hf, verify
@@ -134,6 +139,18 @@ def test_the_export_is_the_model(house, shape):
     assert ("lm_head.weight" in exported) != shape["is_tied"]
 
 
+def test_the_export_draws_tokens_as_generate_does(house):
+    from transformers import GenerationConfig
+
+    paths, arguments = house()
+    hf.export_hf(*paths, **arguments)
+    ours, theirs = argparse.ArgumentParser(), GenerationConfig.from_pretrained(paths[2])
+    generate.add_arguments(ours)
+    assert theirs.do_sample
+    assert {name: getattr(theirs, name) for name in ("temperature", "top_k", "top_p")} == {"temperature": 0.8, "top_k": 0, "top_p": 0.95}
+    assert {name: ours.get_default(name) for name in ("temperature", "top_k", "top_p")} == {"temperature": 0.8, "top_k": 0, "top_p": 0.95}
+
+
 def test_the_export_generates_what_the_model_generates(house):
     from transformers import AutoModelForCausalLM
 
@@ -228,6 +245,29 @@ def test_windows_are_no_longer_than_memory_and_time_bear(house, monkeypatch):
     monkeypatch.setattr(Decoder, "forward", lambda model, tokens, *rest: seen.append(tokens.shape) or forward(model, tokens, *rest))
     assert hf.export_hf(*paths, **arguments).max_logit_difference < 1e-4
     assert seen == [(1, 5)] * verify.NUM_WINDOWS
+
+
+class Said(torch.nn.Module):
+    """A model that says the same logits whatever it reads."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits, self.plan = logits, model_plan()
+
+    def forward(self, tokens=None, input_ids=None):
+        return self.logits if input_ids is None else SimpleNamespace(logits=self.logits)
+
+
+@pytest.mark.parametrize(
+    ("largest", "difference", "is_right"), [(30.0, 2e-3, True), (30.0, 4e-3, False), (0.1, 9e-5, True), (0.1, 2e-4, False), (math.inf, math.inf, False)]
+)
+def test_logits_may_differ_by_rounding_which_grows_with_them(largest, difference, is_right):
+    ours, theirs = torch.full((1, 20, 97), 0.05), torch.full((1, 20, 97), 0.05)
+    ours[0, 3, 5], theirs[0, 2, 7] = -largest, 0.05 + difference
+    theirs[0, 3, 5] = -largest
+    allowed = pytest.raises(verify.ExportMismatch, match="logits differ") if not is_right else nullcontext()
+    with allowed:
+        assert verify.compare_logits(Said(theirs), Said(ours), np.arange(60)) == pytest.approx(difference, rel=1e-2)
 
 
 def test_a_second_export_replaces_the_first(house, old_export):

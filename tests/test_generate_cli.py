@@ -36,7 +36,32 @@ def test_a_folder_that_is_no_model_is_refused(workplace):
     (workplace / "empty").mkdir()
     with pytest.raises(UserError) as caught:
         generate.run(parsed("x", "--model", "empty"))
-    assert "plan.json" in str(caught.value)
+    assert "no plan.json and no outcome.json" in caught.value.saw
+    assert "artifacts/model" in caught.value.fix
+    assert "transformers" not in caught.value.fix
+
+
+def test_an_export_is_told_from_a_training_and_not_mended_by_another_one(workplace):
+    export = workplace / "artifacts" / "export" / "hf"
+    export.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (export / name).touch()
+    with pytest.raises(UserError) as caught:
+        generate.run(parsed("x", "--model", "artifacts/export/hf"))
+    assert caught.value.what == "this is not the folder of a training"
+    assert "artifacts/model" in caught.value.fix
+    assert "AutoModelForCausalLM.from_pretrained('artifacts/export/hf')" in caught.value.fix
+    assert "dvc repro" not in caught.value.fix
+
+
+def test_a_folder_of_artifacts_is_not_that_of_a_training(workplace):
+    (workplace / "artifacts" / "model").mkdir(parents=True)
+    (workplace / "artifacts" / "plan.json").touch()
+    with pytest.raises(UserError, match="not the folder of a training"):
+        generate.run(parsed("x", "--model", "artifacts"))
+    with pytest.raises(UserError, match=r"plan\.json is missing") as caught:
+        generate.run(parsed("x"))
+    assert caught.value.fix == "run `dvc repro train`"
 
 
 def test_its_mistakes_are_told_without_torch():

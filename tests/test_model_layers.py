@@ -1,12 +1,14 @@
 """Each layer equals a slow reference written from its paper, in value and in gradient."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from toys import model_plan
 
+from pufferfish.model import attention
 from pufferfish.model import loss as loss_module
 from pufferfish.model.attention import ATTEND
 from pufferfish.model.loss import chunk_tokens, mean_cross_entropy, token_cross_entropy
@@ -130,6 +132,34 @@ def test_all_attention_kernels_agree_in_value_and_gradient(heads, dtype):
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
     for one, other in zip(results["explicit"], results["sdpa"], strict=True):
         torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_keys_and_values_are_repeated_where_no_fused_kernel_takes_groups(monkeypatch, heads):
+    q, k, v = random(2, 13, heads[0], 8), random(2, 13, heads[1], 8), random(2, 13, heads[1], 8)
+    seen, right = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        attention.F, "scaled_dot_product_attention", lambda q, k, v, **more: seen.append((k.shape, more["enable_gqa"])) or right(q, k, v, **more)
+    )
+    grouped = attention.attend_sdpa(q, k, v)
+    monkeypatch.setattr(attention, "takes_groups", lambda queries: False)
+    torch.testing.assert_close(attention.attend_sdpa(q, k, v), grouped, atol=1e-6, rtol=0)
+    assert seen == [((2, heads[1], 13, 8), heads[0] > heads[1]), ((2, heads[0], 13, 8), False)]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "capability", "expected"),
+    [
+        ("cpu", torch.float32, None, True),
+        ("cuda", torch.float32, 9, False),
+        ("cuda", torch.float16, 7, False),
+        ("cuda", torch.float16, 8, True),
+        ("cuda", torch.bfloat16, 9, True),
+    ],
+)
+def test_on_cuda_only_flash_attention_takes_groups(monkeypatch, device, dtype, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=capability))
+    assert attention.takes_groups(SimpleNamespace(device=torch.device(device), dtype=dtype)) == expected
 
 
 # --- feed-forward

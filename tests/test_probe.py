@@ -66,7 +66,7 @@ def test_another_number_of_threads_is_measured_by_itself(measurements, told):
     assert [fingerprint.num_threads for fingerprint in measurements] == [1, 3]
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 1}', '"text"'])
+@pytest.mark.parametrize("damage", ["", "{", "[]", f'{{"version": {probe.VERSION}}}', '"text"'])
 def test_damaged_speeds_are_measured_anew_and_it_is_told(measurements, told, damage):
     probe.probe(WISH, tell=told.append)
     probe.speeds_path(measurements[0]).write_text(damage)
@@ -142,6 +142,67 @@ def test_a_dtype_that_computes_something_else_is_not_correct(monkeypatch):
     assert not measure.is_correct("bfloat16", CPU)
 
 
+@pytest.mark.parametrize(
+    "words", ["CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`\nmore", "CUDA out of memory. Tried to allocate 20.00 MiB."]
+)
+def test_memory_that_others_hold_says_nothing_of_a_dtype(monkeypatch, words):
+    def refuse(self, device):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(torch.Tensor, "to", refuse)
+    monkeypatch.setattr(measure, "WEIGHTS", ((4, 12),))
+    with pytest.raises(UserError, match="no free memory") as error:
+        measure.measure_dtypes(CPU)
+    assert error.value.saw == words.splitlines()[0]
+    assert "other programs" in error.value.fix
+
+
+def test_memory_that_runs_out_in_the_table_is_the_users_to_mend(monkeypatch):
+    def refuse(*shape, **more):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(measure, "gemm_flops_per_s", refuse)
+    with pytest.raises(UserError, match="no free memory"):
+        measure.measure_dtypes(CPU)
+
+
+def test_a_dtype_without_kernels_is_left_out(monkeypatch):
+    right = torch.Tensor.__matmul__
+
+    def multiply(a, b):
+        if a.dtype == torch.bfloat16:
+            raise RuntimeError("\"addmm_impl_cpu_\" not implemented for 'BFloat16'")
+        return right(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", multiply)
+    assert not measure.is_correct("bfloat16", CPU)
+    assert measure.is_correct("float32", CPU)
+
+
+def test_a_device_on_which_nothing_is_right_is_refused_and_never_kept(workplace, monkeypatch):
+    monkeypatch.setattr(measure, "is_correct", lambda name, device: False)
+    monkeypatch.setattr(surroundings, "import_torch_s", lambda: 1.5)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    with pytest.raises(UserError, match="cannot multiply"):
+        probe.probe(WISH, tell=lambda line: None)
+    assert not list(paths.state().rglob("*.json"))
+
+
+def test_on_cuda_the_call_that_loads_the_kernel_is_not_timed(monkeypatch):
+    clock = SimpleNamespace(now_s=0.0, calls=0)
+
+    def call():
+        clock.calls += 1
+        clock.now_s += 7.0 if clock.calls == 1 else 0.5
+
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock.now_s))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    assert measure.seconds_per_call(call, torch.device("cuda"), box_s=0.0) == 0.5
+    assert clock.calls == 2
+    clock.calls = 0
+    assert measure.seconds_per_call(call, CPU, box_s=0.0) == 7.0
+
+
 def test_the_fastest_span_counts(monkeypatch):
     clock = iter([0.0, 0.0, 3.0, 3.0, 3.0, 5.0, 5.0, 5.0, 6.0, 99.0])
     monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
@@ -203,6 +264,27 @@ def test_an_import_that_waited_for_the_disk_is_measured_again(monkeypatch, worke
 def test_no_compiler_is_noticed(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not surroundings.has_compiler("cpu", "")
+
+
+@pytest.mark.parametrize(
+    ("capability", "has_triton", "has_headers", "compilers", "expected"),
+    [
+        ("9.0", True, True, ["gcc"], True),
+        ("9.0", True, True, ["clang"], True),
+        ("9.0", True, False, ["gcc"], False),
+        ("9.0", False, True, ["gcc"], False),
+        ("6.1", True, True, ["gcc"], False),
+        ("9.0", True, True, [], False),
+    ],
+)
+def test_on_cuda_a_compiler_needs_triton_and_pythons_headers(tmp_path, monkeypatch, capability, has_triton, has_headers, compilers, expected):
+    if has_headers:
+        (tmp_path / "Python.h").touch()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(surroundings.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(surroundings.importlib.util, "find_spec", lambda name: object() if has_triton else None)
+    monkeypatch.setattr(surroundings.shutil, "which", lambda name: name if name in compilers else None)
+    assert surroundings.has_compiler("cuda", capability) == expected
 
 
 def test_the_description_names_machine_dtypes_and_speeds(measurements, told):

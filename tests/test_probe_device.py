@@ -17,6 +17,10 @@ class NVMLError(Exception):
     pass
 
 
+class NotSupported(NVMLError):
+    pass
+
+
 def card(name, capability, gigabytes, uuid, **more):
     return SimpleNamespace(name=name, capability=capability, total=gigabytes * 10**9, uuid=uuid, **{"instances": [], "processes": [], "refuses": (), **more})
 
@@ -24,7 +28,7 @@ def card(name, capability, gigabytes, uuid, **more):
 class FakeNvml:
     """The few functions of pynvml that are used; a card's `refuses` names what its driver does not support."""
 
-    NVMLError = NVMLError
+    NVMLError, NVMLError_NotSupported = NVMLError, NotSupported
 
     def __init__(self, *cards, driver="590.44.01", trouble=""):
         self.cards, self.driver, self.trouble, self.is_open = cards, driver, trouble, False
@@ -42,15 +46,21 @@ class FakeNvml:
         return len(self.cards)
 
     def nvmlDeviceGetHandleByIndex(self, index):
+        if "all" in self.cards[index].refuses:
+            raise NVMLError("Insufficient Permissions")
         return self.cards[index]
 
     def nvmlSystemGetDriverVersion(self):
         return self.driver
 
     def nvmlDeviceGetName(self, card):
+        if "name" in card.refuses:
+            raise NVMLError("Insufficient Permissions")
         return card.name
 
     def nvmlDeviceGetUUID(self, card):
+        if "uuid" in card.refuses:
+            raise NVMLError("Insufficient Permissions")
         return card.uuid
 
     def nvmlDeviceGetCudaComputeCapability(self, card):
@@ -58,7 +68,7 @@ class FakeNvml:
 
     def nvmlDeviceGetMigMode(self, card):
         if "mig" in card.refuses:
-            raise NVMLError("Not Supported")
+            raise NotSupported("Not Supported")
         return [int(bool(card.instances))] * 2
 
     def nvmlDeviceGetMaxMigDeviceCount(self, card):
@@ -71,7 +81,9 @@ class FakeNvml:
 
     def nvmlDeviceGetMemoryInfo(self, card):
         if "memory" in card.refuses:
-            raise NVMLError("Not Supported")
+            raise NotSupported("Not Supported")
+        if "secret memory" in card.refuses:
+            raise NVMLError("Insufficient Permissions")
         return SimpleNamespace(total=card.total, free=card.total // 3)
 
     def nvmlDeviceGetComputeRunningProcesses(self, card):
@@ -79,11 +91,11 @@ class FakeNvml:
 
     def nvmlDeviceGetUtilizationRates(self, card):
         if card.uuid.startswith("MIG"):
-            raise NVMLError("Not Supported")
+            raise NotSupported("Not Supported")
         return SimpleNamespace(gpu=37)
 
     def nvmlDeviceGetPowerUsage(self, card):
-        raise NVMLError("Not Supported")
+        raise NotSupported("Not Supported")
 
 
 OLD = card("Old Card", (6, 1), 8, "GPU-aaa1")
@@ -144,6 +156,57 @@ def test_of_a_split_device_one_instance_is_seen_with_its_own_memory():
 
 def test_a_device_without_memory_of_its_own_shares_the_machines():
     assert nvidia.find_gpus(FakeNvml(card("Chip", (12, 1), 0, "GPU-d", refuses=("memory", "mig"))), {}, shared_bytes=77)[0][0].memory_bytes == 77
+
+
+def test_a_device_that_tells_nothing_hides_no_other():
+    forbidden = card("Forbidden Card", (9, 0), 80, "GPU-e", refuses=("all",))
+    assert names(FakeNvml(forbidden, SMALL)) == ["Small Card"]
+    assert names(FakeNvml(SMALL, forbidden)) == ["Small Card"]
+    gpus, trouble = nvidia.find_gpus(FakeNvml(forbidden), {}, shared_bytes=5)
+    assert gpus == []
+    assert "Insufficient Permissions" in trouble
+
+
+def test_a_device_that_keeps_its_name_to_itself_is_used_all_the_same():
+    nameless = card("Secret Card", (8, 9), 24, "GPU-f", refuses=("name", "uuid"))
+    [gpu] = nvidia.find_gpus(FakeNvml(nameless), {}, shared_bytes=5)[0]
+    assert (gpu.name, gpu.memory_bytes) == ("NVIDIA device", 24 * 10**9)
+
+
+def test_a_device_whose_memory_is_secret_does_not_get_that_of_the_machine():
+    secret = card("Secret Card", (8, 9), 24, "GPU-f", refuses=("secret memory",))
+    assert names(FakeNvml(secret, SMALL)) == ["Small Card"]
+    assert "Insufficient Permissions" in nvidia.find_gpus(FakeNvml(secret), {}, shared_bytes=5)[1]
+
+
+def test_an_instance_that_refuses_hides_no_other():
+    first = card("Large Card MIG 1g", (9, 0), 18, "MIG-111", refuses=("secret memory",))
+    second = card("Large Card MIG 2g", (9, 0), 35, "MIG-222")
+    nvml = FakeNvml(card("Large Card", (9, 0), 141, "GPU-ccc3", instances=[first, second]))
+    assert names(nvml) == ["Large Card MIG 2g"]
+
+
+@pytest.mark.parametrize(
+    ("library", "is_told"),
+    [
+        (SimpleNamespace(cuInit=lambda flags: 0), True),
+        (SimpleNamespace(cuInit=lambda flags: 100), False),  # CUDA_ERROR_NO_DEVICE
+        (OSError("cannot open shared object file"), False),
+    ],
+)
+def test_a_driver_without_nvml_is_told_where_cuda_has_a_device(monkeypatch, library, is_told):
+    def load(name):
+        if isinstance(library, OSError):
+            raise library
+        return library
+
+    monkeypatch.setattr(nvidia, "ctypes", SimpleNamespace(CDLL=load))
+    notes = identify(build=CUDA_13).notes
+    assert [("NVIDIA_DRIVER_CAPABILITIES=compute,utility" in note) for note in notes] == [True] * is_told
+    with pytest.raises(UserError) as error:
+        identify(build=CUDA_13, device="cuda")
+    assert ("NVML" in error.value.saw) == is_told
+    assert identify(build=CUDA_13, device="cpu").notes == identify().notes == []
 
 
 def test_other_processes_on_the_device_are_named():

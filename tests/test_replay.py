@@ -22,9 +22,12 @@ from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, StepDone
 from pufferfish.cli import main as cli
 from pufferfish.data.corpus import inspect_corpus
 from pufferfish.data.prepare import prepare_subset
+from pufferfish.data.shards import load_subset, open_tokens
+from pufferfish.evaluate.validation import as_trained, evaluate_validation
 from pufferfish.experiments import replay
 from pufferfish.experiments.recording import open_recording
 from pufferfish.experiments.replay import Comparison, Difference, Explanation, told
+from pufferfish.model.load import load_model
 from pufferfish.schema.params import DataParams
 from pufferfish.schema.reports import Outcome
 from pufferfish.track import store, worker
@@ -33,17 +36,23 @@ from pufferfish.train.realised import load_realised
 from pufferfish.train.start import start_training
 
 ROOT = Path(__file__).resolve().parents[1]
+NUM_STEPS = 24
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # MLflow and SQLAlchemy, not ours
 
 
-def train(folder, *, loop_s=1.2, **changes):
+def against_the_clock(plan):
+    """With so much time that a busy machine makes as many steps as any other: the text ends the training."""
+    return plan.model_copy(update={"budget": plan.budget.model_copy(update={"total_s": 600.0, "unused_s": 500.0})})
+
+
+def train(folder, **changes):
     """What the stages leave in the artifacts of a short training against the clock; the working folder must be `folder`."""
     subset = write_subset(paths.SUBSET)
     machine = MACHINES["laptop"]
     machine.save(paths.HARDWARE)
-    plan = whole_plan(train=train_plan(clock="deadline", dtype="bfloat16", **changes)).model_copy(update={"hardware": machine.identity})
+    plan = against_the_clock(whole_plan(train=train_plan(clock="deadline", num_steps=NUM_STEPS, dtype="bfloat16", **changes)))
+    plan = plan.model_copy(update={"hardware": machine.identity})
     training = start_training(plan, subset, folder / "work", started_s=now_s(), should_stop=lambda: False)
-    training.share_s = training.elapsed_s + training.finish_s + loop_s
     list(training.run())
     save_model(training, plan, subset, tokenizer=paths.SUBSET / "tokenizer.json", run_key="k", target=paths.MODEL)
     return training
@@ -60,12 +69,12 @@ def edit_schedule(edit):
 def test_a_replay_makes_the_same_weights_and_leaves_nothing_behind(workplace, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(workplace / "temporary"))
     (workplace / "temporary").mkdir()
-    first = train(workplace, loop_s=3.0, checkpoint_interval_s=0.0)  # enough for a few steps on a busy machine
+    first = train(workplace, checkpoint_interval_s=0.0)
     before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
     events = []
     comparison = replay.replay(open_recording(paths.ARTIFACTS), events.append)
     assert comparison.explanation is None
-    assert comparison.num_steps == first.step > 3
+    assert comparison.num_steps == first.step >= NUM_STEPS - 1
     assert f"the same weights, bit for bit ({first.step:,} steps" in told(comparison)
     assert len([event for event in events if isinstance(event, StepDone)]) == first.step
     assert not any(isinstance(event, EvalDone | CheckpointSaved | Finished) for event in events), "nothing but steps costs time"
@@ -74,7 +83,7 @@ def test_a_replay_makes_the_same_weights_and_leaves_nothing_behind(workplace, mo
 
 
 def test_other_weights_are_explained_and_weighed(workplace):
-    first = train(workplace, loop_s=3.0)
+    first = train(workplace)
 
     def edit(lines):
         lines[0]["environment"] |= {"torch": "0.4.1", "code": "abc"}
@@ -90,9 +99,18 @@ def test_other_weights_are_explained_and_weighed(workplace):
     assert explanation.is_machine_known
     assert "numpy" not in differences
     assert 0 < abs(explanation.replayed_bpb - explanation.recorded_bpb) < 0.2 * explanation.recorded_bpb
+    assert explanation.recorded_bpb == pytest.approx(bits_per_byte_of_the_artifacts(), rel=1e-9)
     said = told(comparison)
     assert "recorded 0.4.1" in said
     assert f"{explanation.replayed_bpb:.4f} bits per byte, recorded {explanation.recorded_bpb:.4f}" in said
+
+
+def bits_per_byte_of_the_artifacts():
+    """As the stage evaluate finds them."""
+    model, plan = load_model(paths.MODEL)
+    subset = load_subset(paths.SUBSET)
+    tokens = open_tokens(paths.SUBSET, subset.validation, subset.token_dtype)
+    return evaluate_validation(as_trained(model, plan.train), tokens, num_bytes=subset.validation.num_bytes).bpb
 
 
 def explained(recorded_bpb, replayed_bpb, *, differences=(), is_machine_known=True):
@@ -252,11 +270,10 @@ def prepared(workplace):
         Path("text", f"{number}.txt").write_text(f"{number} " + " ".join(words[(number * k) % 6] for k in range(1, 80)) + "\n", "utf-8")
     corpus = inspect_corpus(DataParams(source="text", path="text"))
     changes = {"path": corpus.path, "corpus": corpus.content, "vocab_size": 270, "tokenizer_bytes": 9000, "train_bytes": 10**6, "max_validation_bytes": 10**4}
-    plan = whole_plan(model_plan(vocab_size=270), train_plan(clock="deadline"))
+    plan = against_the_clock(whole_plan(model_plan(vocab_size=270), train_plan(clock="deadline", num_steps=NUM_STEPS)))
     plan = plan.model_copy(update={"data": plan.data.model_copy(update=changes)})
     subset = prepare_subset(plan.data, paths.SUBSET, report=lambda line: None)
     training = start_training(plan, subset, workplace / "work", started_s=now_s(), should_stop=lambda: False)
-    training.share_s = training.elapsed_s + training.finish_s + 1.0
     list(training.run())
     save_model(training, plan, subset, tokenizer=paths.SUBSET / "tokenizer.json", run_key="k", target=paths.MODEL)
     store.create_store()

@@ -1,5 +1,6 @@
 """Steps are measured in a process beside, where there is a core for it and nothing is known yet."""
 
+import multiprocessing
 import time
 
 import psutil
@@ -8,7 +9,9 @@ from machines import MACHINES
 from toys import model_plan, train_plan
 
 from pufferfish.base import memo
-from pufferfish.train import beside
+from pufferfish.base.errors import UserError
+from pufferfish.plan.prices import StepTime
+from pufferfish.train import beside, measure
 
 COLD = MACHINES["server"]
 
@@ -50,6 +53,31 @@ def test_a_failure_there_is_a_failure_here(workplace, capfd):
         with pytest.raises(ChildProcessError, match="status 1"):
             steps.measure(model_plan(), train_plan())
     assert "AttributeError" in capfd.readouterr().err
+
+
+def test_a_compilation_that_fails_there_is_told_here_and_the_process_goes_on(monkeypatch):
+    here, there = multiprocessing.Pipe()
+    words = {"what": "torch.compile does not work here", "saw": "no compiler", "fix": "install one"}
+    answers = iter([UserError(**words), StepTime(1.0, 2, 3.0)])
+
+    def answer(model, plan, *, limit_s):
+        if isinstance(found := next(answers), UserError):
+            raise found
+        return found
+
+    monkeypatch.setattr(measure, "measure_steps", answer)
+    monkeypatch.setattr(beside.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(beside.StepsBeside, "_start", lambda steps: setattr(steps, "_here", here))
+    for _ in range(2):
+        here.send((model_plan(), train_plan(is_compiled=True)))
+    here.send(())
+    with pytest.raises(ValueError, match="unpack"):
+        beside._serve(there)
+    steps = beside.StepsBeside()
+    with pytest.raises(UserError) as error:
+        steps.measure(model_plan(), train_plan(is_compiled=True))
+    assert vars(error.value) == words
+    assert steps.measure(model_plan(), train_plan()) == StepTime(1.0, 2, 3.0)
 
 
 def test_a_process_that_is_killed_for_want_of_memory_means_that_it_does_not_fit_and_another_goes_on(workplace):

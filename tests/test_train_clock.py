@@ -219,6 +219,12 @@ def test_a_stall_that_leaves_time_or_comes_near_the_end_gets_none():
         assert race(with_stalls((number, stall_s)), grace_s=12.5).late_s == pytest.approx(race(with_stalls((number, stall_s))).late_s)
 
 
+def test_a_second_stall_that_takes_all_the_time_gets_nothing_more():
+    run = race(with_stalls((500, 60.0), (510, 8.0)), grace_s=12.5)
+    assert len(run.step_s) == 511
+    assert run.late_s == pytest.approx(51.0 + 60.0 + 8.0 - 100.0 - 0.1, abs=0.2)
+
+
 def test_time_that_is_reserved_is_not_spent_on_steps():
     now = [0.0]
     clock = DeadlineClock(50.0, step_s=0.1, now=lambda: now[0])
@@ -332,6 +338,12 @@ def test_an_accident_of_an_earlier_run_is_charged_in_part_and_one_of_this_run_in
         }
         later = Timing("b", own.start_s + 509, own.start_s + 509)
         assert train_share_s(BUDGET, plan_again, own=later) == pytest.approx(53 - (charged_s + 3.5 + 4.5) - (1 / 5 + 0.5 + 0.5) - 13.5)
+
+
+def test_an_accident_before_stages_that_are_all_cached_is_charged_in_part():
+    timings, _ = chain(costs=(3600.0, 3.5, 4.5))
+    training_alone = Timing("b", 9000.0, 9000.0)
+    assert train_share_s(BUDGET, timings, own=training_alone) == pytest.approx(53 - (2 + 0.1 * 53 + 3.5 + 4.5) - (0.3 + 0.4 + 1 / 5) - 13.5)
 
 
 def test_a_long_pause_in_a_long_run_is_a_pause():

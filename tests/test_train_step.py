@@ -3,6 +3,7 @@
 import ast
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +11,14 @@ import torch
 from toys import model_plan, train_plan
 
 from pufferfish.base import registry
+from pufferfish.base.errors import UserError
+from pufferfish.model.price import decoder_price
 from pufferfish.model.transformer import Decoder
-from pufferfish.train import average, divergence, loop, precision
+from pufferfish.plan.memory import PROCESS_BYTES
+from pufferfish.plan.speed import optimizer_seconds
+from pufferfish.train import average, divergence, loop, measure, memory, precision
 from pufferfish.train import step as step_module
-from pufferfish.train.measure import measure_steps
+from pufferfish.train.measure import measure_steps, no_compilation
 from pufferfish.train.optimizers import adamw, muon
 from pufferfish.train.optimizers.adamw import BETA1, BETA2, EPS, AdamW
 from pufferfish.train.optimizers.groups import kind_of, peak_lr
@@ -158,6 +163,27 @@ def test_muon_equals_its_reference_for_wide_square_and_tall_matrices():
     for name, weight in weights.items():
         expected = slow_muon(before[name], [each[name] for each in gradients], lr=0.5 * 0.02, decay=0.3)
         torch.testing.assert_close(weight.double(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float32")])
+def test_orthogonalizing_is_done_and_priced_in_bfloat16_only_where_training_is(dtype, expected):
+    seen, model, plan = [], model_plan(), train_plan(dtype=dtype)
+    machine = SimpleNamespace(
+        measured=SimpleNamespace(bandwidth_bytes_per_s=1e10), runs=lambda dtype: True, gemm_flops_per_s=lambda dtype, *shape: seen.append(dtype) or 1e9
+    )
+    optimizer_seconds(machine, decoder_price(model, attention="explicit"), model, plan)
+    assert seen == [expected]
+    assert Muon({}, plan).dtype == DTYPES[expected]
+
+
+def test_updates_lie_in_memory_as_their_weights_do(monkeypatch):
+    weights = {name: torch.randn(shape) for name, shape in {"a.weight": (4, 9), "b.weight": (9, 4), "c.weight": (6, 6)}.items()}
+    for weight in weights.values():
+        weight.grad = torch.randn(weight.shape)
+    seen, right = [], torch._foreach_add_
+    monkeypatch.setattr(torch, "_foreach_add_", lambda matrices, updates, **more: seen.extend(updates) or right(matrices, updates, **more))
+    Muon(weights, train_plan()).step(1.0)
+    assert [update.stride() for update in seen] == [weight.stride() for weight in weights.values()]
 
 
 @each_optimizer
@@ -333,6 +359,88 @@ def test_memory_that_runs_out_is_an_answer_and_other_errors_are_errors(monkeypat
     fail(RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="shapes"):
         measure_steps(model_plan(), train_plan(), limit_s=0.01)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA driver error: out of memory",
+        "Triton Error [CUDA]: out of memory",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+    ],
+)
+def test_memory_that_runs_out_is_known_by_its_words(words):
+    assert memory.is_out_of_memory(RuntimeError(words))
+
+
+@pytest.mark.parametrize("words", ["CUDA driver error: invalid argument", "Triton Error [CUDA]: device kernel image is invalid", "the memory format is wrong"])
+def test_other_errors_are_not_taken_for_want_of_memory(words):
+    assert not memory.is_out_of_memory(RuntimeError(words))
+
+
+@pytest.mark.parametrize(
+    ("error", "saw"),
+    [
+        (RuntimeError("C++ compile error\n\nCommand:\ng++ -c\n\nOutput:\n fatal error: Python.h"), "RuntimeError: C++ compile error; fatal error: Python.h"),
+        (FileNotFoundError(2, "No such file", "gcc"), "FileNotFoundError: [Errno 2] No such file: 'gcc'"),
+        (ImportError("libcuda"), "ImportError: libcuda"),
+    ],
+)
+def test_a_compilation_that_fails_is_the_users_to_mend_and_a_failing_step_is_not(monkeypatch, error, saw):
+    def fail(self, batches, *, lr_share):
+        raise error
+
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    monkeypatch.setattr(Trainer, "step", fail)
+    with pytest.raises(UserError, match="does not work here") as found:
+        measure_steps(model_plan(), train_plan(is_compiled=True), limit_s=0.01)
+    assert found.value.saw == saw
+    assert "train.compile: false" in found.value.fix
+    with pytest.raises(type(error)):
+        measure_steps(model_plan(), train_plan(), limit_s=0.01)
+
+
+def test_a_compilation_without_memory_does_not_fit(monkeypatch):
+    def fail(self, batches, *, lr_share):
+        raise RuntimeError("InductorError: OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    monkeypatch.setattr(Trainer, "step", fail)
+    assert not measure_steps(model_plan(), train_plan(is_compiled=True), limit_s=0.01).fits
+
+
+def test_what_a_compiler_says_is_told_in_a_line_of_bounded_length():
+    error = no_compilation(RuntimeError("first " + "word " * 1000 + "\nlast"))
+    assert error.saw.startswith("RuntimeError: first word")
+    assert len(error.saw) < 320
+    assert len(str(error).splitlines()) == 3
+
+
+def test_the_memory_of_a_device_is_its_peak_before_the_cache_is_emptied_and_counts_the_process(monkeypatch):
+    done = []
+
+    class OnDevice(Trainer):
+        def __init__(self, model, plan):
+            super().__init__(model, plan.model_copy(update={"device": "cpu"}))
+            self.device = torch.device("cuda")
+            done.append("built")
+
+        def step(self, batches, *, lr_share):
+            done.append("step")
+            return torch.zeros(()), torch.zeros(())
+
+        def synchronize(self):
+            pass
+
+    for name, value in (("reset_peak_memory_stats", None), ("max_memory_reserved", 7), ("empty_cache", None)):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name, value=value: done.append(name) or value)
+    monkeypatch.setattr(measure, "Trainer", OnDevice)
+    found = measure_steps(model_plan(), train_plan(device="cuda"), limit_s=0.0)
+    assert found.peak_memory_bytes == 7 + PROCESS_BYTES["cuda"], "as in a plan"
+    steps = 1 + measure.MIN_STEPS
+    assert done == ["built", "reset_peak_memory_stats", *["step"] * steps, "max_memory_reserved", "empty_cache"]
 
 
 # --- the hot loop

@@ -247,7 +247,7 @@ def prepare_dvc(root: Path, folder: Path) -> None:
     local = root / ".dvc" / "config.local"
     is_alone = local.exists() and "no_scm" in local.read_text()
     if not git and not is_alone:
-        print("set-up: no git here: `dvc repro` works, `dvc exp` does not (make it a git repository to have both)", flush=True)
+        print("set-up: no git here: `dvc repro` works, `dvc exp` does not (`git init`, a first commit and `make setup` bring both)", flush=True)
         local.write_text("[core]\n    no_scm = true\n    autostage = false\n")
     elif git and is_alone:
         local.unlink()

@@ -28,6 +28,7 @@ from pufferfish.probe.fingerprint import Identity, identify_here
 from pufferfish.probe.memory import available_memory_bytes
 from pufferfish.probe.probe import forget_speeds
 from pufferfish.probe.torch_build import installed_torch
+from pufferfish.schema import reserve
 from pufferfish.schema.params import Params
 from pufferfish.track import journal, store
 
@@ -48,7 +49,9 @@ class Check:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What may be cleaned up, and the form of the answer."""
     parser.add_argument("--prune", action="store_true", help="remove the work of interrupted trainings that nobody is at, and what older code kept")
-    parser.add_argument("--remeasure", action="store_true", help="forget the measured speeds, steps, surveys and pilots: the next `dvc repro` measures anew")
+    parser.add_argument(
+        "--remeasure", action="store_true", help="forget the measured speeds, steps, surveys, pilots and last stages: the next `dvc repro` measures anew"
+    )
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
 
 
@@ -58,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.remeasure:
         checks.append(Check("speeds", "ok", f"forgot those of {forget_speeds()} machines, and what plans had found out; the next `dvc repro` measures anew"))
         remove(memo.all_kept())
+        reserve.file().unlink(missing_ok=True)
     if arguments.json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:
@@ -123,7 +127,9 @@ def check_tools() -> Iterator[Check]:
     if shutil.which("git") is None:
         yield Check("git", "warn", "not installed: `dvc repro` works, `dvc exp` does not", "install git")
     elif not any((folder / ".git").exists() for folder in (workspace, *workspace.parents)):
-        yield Check("git", "warn", "this folder is in no git repository: `dvc repro` works, `dvc exp` does not", "run `git init`, then `make setup`")
+        yield Check(
+            "git", "warn", "this folder is in no git repository: `dvc repro` works, `dvc exp` does not", "run `git init`, commit once, then `make setup`"
+        )
     else:
         yield Check("git", "ok", "a repository")
 
@@ -175,7 +181,12 @@ def check_gpus(identity: Identity) -> Iterator[Check]:
     if not identity.fingerprint.gpus or nvml is None:
         yield Check("gpu", "ok", "no NVIDIA device")
         return
-    for gpu, state in zip(identity.fingerprint.gpus, nvidia.gpu_states(nvml, os.environ), strict=True):
+    try:
+        states = nvidia.gpu_states(nvml, os.environ)
+    except nvml.NVMLError as error:
+        yield Check("gpu", "warn", f"NVIDIA's driver does not answer: {error}", "run `nvidia-smi`, which says more")
+        return
+    for gpu, state in zip(identity.fingerprint.gpus, states, strict=True):
         facts = [gpu.name, f"compute capability {gpu.compute_capability}", f"driver {gpu.driver}", format_bytes(gpu.memory_bytes)]
         facts += [f"{format_bytes(state.free_bytes)} free"] if state.free_bytes is not None else []
         facts += [f"{state.utilisation_share:.0%} busy"] if state.utilisation_share is not None else []
@@ -183,7 +194,7 @@ def check_gpus(identity: Identity) -> Iterator[Check]:
         yield Check("gpu", "ok", ", ".join(facts))
     yield from (Check("gpu", "warn", sentence, "end it, or expect less memory and speed") for sentence in health.gpu_advice(nvml, os.environ))
     if importlib.util.find_spec("flash_attn"):
-        yield Check("flash-attn", "ok", "installed")
+        yield Check("flash-attn", "ok", "installed, but plans take PyTorch's own attention")
     elif identity.fingerprint.device == "cuda" and float(identity.fingerprint.gpus[0].compute_capability) >= OLDEST_FLASH_CAPABILITY:
         yield Check("flash-attn", "ok", "not installed: PyTorch's own attention serves")
 

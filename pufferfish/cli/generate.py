@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             "there is no trained model yet", saw=f"no folder {arguments.model.absolute()}", fix="run `make repro`, or name a model with --model FOLDER"
         )
+    check_is_of_a_training(arguments.model)
 
     from pufferfish.data.tokenizer import load_tokenizer  # torch arrives with the engine, once the user's part is right
     from pufferfish.generate.engine import Engine
@@ -56,3 +57,14 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.flush()
     sys.stdout.write("\n")
     return 0
+
+
+def check_is_of_a_training(folder: Path) -> None:
+    """Raises UserError for a folder that no training wrote, such as an export: to train again would not mend it. Its own folder is read as it is."""
+    missing = [name for name in ("plan.json", "outcome.json") if not (folder / name).exists()]
+    if not missing or folder == paths.MODEL:
+        return
+    fix = f"leave --model out, or name a folder that training wrote, as {paths.MODEL} is"
+    if (folder / "config.json").exists():
+        fix += f"; an export is loaded by transformers: `AutoModelForCausalLM.from_pretrained({str(folder)!r})`"
+    raise UserError("this is not the folder of a training", saw=f"no {' and no '.join(missing)} in {folder.absolute()}", fix=fix)

@@ -26,7 +26,8 @@ from pufferfish.schema.reports import Evaluation, ExportReport, Outcome
 
 SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors tells the system's errors
 CODE = "modeling_pufferfish.py"
-GENERATION = {"do_sample": True, "temperature": 0.8, "top_p": 0.95}  # what `pufferfish generate` does unless told otherwise
+# What `pufferfish generate` does unless told otherwise; top-k 0 is all tokens, where transformers takes 50 if nothing is said.
+GENERATION = {"do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95}
 
 
 def export_hf(model_folder: Path, subset_folder: Path, target_folder: Path, *, name: str, evaluation: Evaluation, samples: str) -> ExportReport:

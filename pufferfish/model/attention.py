@@ -15,6 +15,8 @@ from pufferfish.model.norm import RMSNorm, normalize
 from pufferfish.model.rope import rotate
 from pufferfish.schema.plan import ModelPlan
 
+FLASH_MAJOR = 8  # compute capability of Ampere
+
 
 class Attention(nn.Module):
     """The projections keep the names of stock architectures; queries, keys and values are computed in one product."""
@@ -76,9 +78,21 @@ def attend_explicitly(q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.
 
 def attend_sdpa(q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor) -> torch.Tensor:
     """PyTorch's fused attention, which picks the kernel for the device."""
+    repeats = q_BTNH.shape[2] // k_BTKH.shape[2]
+    if repeats > 1 and not takes_groups(q_BTNH):
+        k_BTKH, v_BTKH = (x.repeat_interleave(repeats, dim=2) for x in (k_BTKH, v_BTKH))
     q, k, v = (x.transpose(1, 2) for x in (q_BTNH, k_BTKH, v_BTKH))
     is_grouped = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=is_grouped).transpose(1, 2)
+
+
+def takes_groups(q_BTNH: torch.Tensor) -> bool:
+    """Whether there is a fused kernel whose heads share keys and values. On CUDA that is flash attention, for half precision on Ampere and newer; the
+    memory-efficient one does not, and where neither serves PyTorch computes all scores, which are B x N x T x T (torch 2.10 to 2.13, sdp_utils.cpp).
+    """
+    if q_BTNH.device.type != "cuda":
+        return True
+    return q_BTNH.dtype != torch.float32 and torch.cuda.get_device_properties(q_BTNH.device).major >= FLASH_MAJOR
 
 
 def attend_flash(q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor) -> torch.Tensor:

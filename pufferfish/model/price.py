@@ -57,14 +57,18 @@ def lookup_price(plan: ModelPlan, *, attention: str) -> Price:
 
 
 def attention_price(plan: ModelPlan, *, attention: str) -> Price:
-    """One attention layer. Causal scores count half of T x T, as the kernels that skip the other half do."""
+    """One attention layer. Causal scores count half of T x T, as the kernels that skip the other half do.
+
+    Grouped keys and values count as repeated, though some kernels take them as they are (attention.py): with four to a group that is 3 % more of a block.
+    """
     width, kv_width = plan.num_heads * plan.head_dim, plan.num_kv_heads * plan.head_dim
     matrices = plan.d_model * (2 * width + 2 * kv_width)
     heads = plan.num_heads + plan.num_kv_heads
     if attention == "explicit":
         seen, kept = plan.seq_len, 4 * width + plan.num_heads * plan.seq_len  # queries, repeated keys and values, their mixture; probabilities
     else:
-        seen, kept = plan.seq_len / 2, 3 * width + 3 * kv_width + plan.num_heads  # the joint product, rotated queries and keys, mixture; normalizers
+        # Rotated queries and keys, mixture, normalizers; and the joint product for its values, or repeated keys and values.
+        seen, kept = plan.seq_len / 2, 2 * width + kv_width + plan.num_heads + (2 * width if _is_grouped(plan) else width + 2 * kv_width)
     qk_norm = Price(num_params=2 * plan.head_dim, activation_elements_per_token=width + kv_width + heads, num_operations=17)
     price = Price(
         num_params=matrices,
@@ -74,6 +78,10 @@ def attention_price(plan: ModelPlan, *, attention: str) -> Price:
         num_operations=60,
     )
     return price + qk_norm if plan.has_qk_norm else price
+
+
+def _is_grouped(plan: ModelPlan) -> bool:
+    return plan.num_kv_heads < plan.num_heads
 
 
 def mlp_price(plan: ModelPlan) -> Price:
@@ -99,9 +107,9 @@ def bigram_price(plan: ModelPlan) -> Price:
 
 
 def value_embedding_price(plan: ModelPlan, *, attention: str) -> Price:
-    """The table and a sum. Where the kernel keeps values as part of the joint product, it now keeps the sum, and the product is let go."""
+    """The table and a sum. Where the kernel keeps values as part of the joint product, and not repeated, it now keeps the sum, and the product is let go."""
     width, kv_width = plan.num_heads * plan.head_dim, plan.num_kv_heads * plan.head_dim
-    kept = 0 if attention == "explicit" else -width - kv_width
+    kept = 0 if attention == "explicit" or _is_grouped(plan) else -width - kv_width
     return Price(num_params=plan.vocab_size * kv_width, activation_elements_per_token=kept, num_operations=6)
 
 

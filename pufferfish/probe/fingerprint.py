@@ -33,6 +33,8 @@ def identify(params: HardwareProbeParams, *, nvml: Any, build: torch_build.Torch
     """
     memory_bytes = total_memory_bytes(root)
     gpus, trouble = nvidia.find_gpus(nvml, environment, shared_bytes=memory_bytes)
+    if nvml is None and build.cuda and params.device != "cpu":
+        trouble = nvidia.trouble_without_nvml()
     device, notes = choose_device(params.device, gpus, build=build, trouble=trouble, hidden=environment.get("CUDA_VISIBLE_DEVICES"))
     num_cores = cpu.usable_cores(root)
     num_threads = cpu.usable_threads(root) if params.threads == "auto" else params.threads

@@ -23,11 +23,14 @@ GPU_WEIGHTS = (*WEIGHTS, (1024, 4096), (2048, 8192), (4096, 4096))
 GPU_TOKENS = (1024, 4096, 16384)
 TABLE_BOX_S = {"cpu": 0.35, "cuda": 1.0}  # planned for all products of one dtype
 MAX_TABLE_S = {"cpu": 1.4, "cuda": 2.0}  # that a slow or busy machine may take
+LEAST_BOX_S = {"cpu": 0.0, "cuda": 0.01}  # for one product, though loading the kernels of others took the time
 DTYPES = {"float32": 1e-3, "bfloat16": 2e-2, "float16": 3e-3}  # largest relative error of a product; float32 leaves room for TF32
 USEFUL_SPEED = 0.25  # a dtype slower than this share of float32 is not worth its memory: float16 on most CPUs runs at a fiftieth
 TRIAL = (256, 128, 512)
 TRIAD_ELEMENTS = {"cpu": 2**24, "cuda": 2**27}  # float32, three arrays of 64 MiB: beyond the caches; on a GPU of 512 MiB
 MIN_SPAN_S = 2e-3  # shorter spans measure the clock
+# Of errors for want of memory, by the CPU's allocator, CUDA and its libraries; cuBLAS cannot be initialized where no memory is left for its workspace.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
 
 
 def prepare_device(device_name: str, num_threads: int) -> torch.device:
@@ -41,10 +44,33 @@ def prepare_device(device_name: str, num_threads: int) -> torch.device:
 
 
 def measure_dtypes(device: torch.device) -> list[DtypeSpeed]:
-    """The table of each dtype that computes correctly at a useful speed, the fastest dtype first."""
+    """The table of each dtype that computes correctly at a useful speed, the fastest dtype first.
+
+    Raises UserError where none does, and where memory does not suffice to find out.
+    """
+    try:
+        speeds = _useful_dtypes(device)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise no_memory(error) from None
+    if not speeds:
+        saw, fix = f"products in {', '.join(DTYPES)} fail or are wrong", "update the driver and PyTorch, or write `hardware_probe.device: cpu`"
+        raise UserError("the device cannot multiply", saw=saw, fix=fix)
+    return sorted(speeds, key=lambda speed: -typical_flops_per_s(speed))
+
+
+def no_memory(error: RuntimeError) -> UserError:
+    """Other programs hold the memory of the device, so that nothing is known of it."""
+    saw = str(error).strip().splitlines()[0]
+    return UserError("there is no free memory to measure with", saw=saw, fix="end the other programs that use it, or choose another hardware_probe.device")
+
+
+def _useful_dtypes(device: torch.device) -> list[DtypeSpeed]:
     import torch
 
-    speeds, useful_flops_per_s = [], 0.0
+    speeds: list[DtypeSpeed] = []
+    useful_flops_per_s = 0.0
     for name in DTYPES:
         if not is_correct(name, device):
             continue
@@ -53,11 +79,11 @@ def measure_dtypes(device: torch.device) -> list[DtypeSpeed]:
             continue
         useful_flops_per_s = useful_flops_per_s or trial_flops_per_s
         speeds.append(DtypeSpeed(dtype=name, gemms=gemm_table(getattr(torch, name), device)))
-    return sorted(speeds, key=lambda speed: -typical_flops_per_s(speed))
+    return speeds
 
 
 def is_correct(dtype_name: str, device: torch.device) -> bool:
-    """Whether a product in this dtype runs and agrees with float64 on the CPU."""
+    """Whether a product in this dtype runs and agrees with float64 on the CPU. Raises RuntimeError where memory does not suffice to find out."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -67,7 +93,9 @@ def is_correct(dtype_name: str, device: torch.device) -> bool:
     wanted_MN = a_MK.double() @ b_NK.double().T
     try:
         seen_MN = (a_MK.to(device) @ b_NK.to(device).T).cpu().double()
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError) as error:
+        if any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
         return False
     return bool(((seen_MN - wanted_MN).norm() / wanted_MN.norm()) < DTYPES[dtype_name])
 
@@ -83,7 +111,7 @@ def gemm_table(dtype: torch.dtype, device: torch.device) -> list[Gemm]:
         expected_s = 2 * m * k * n / gemms[-1].flops_per_s if gemms else 0.0
         if spent_s + expected_s > MAX_TABLE_S[device.type]:
             break
-        box_s = max(0.0, planned_s - spent_s) / (len(shapes) - index)
+        box_s = max(LEAST_BOX_S[device.type], (planned_s - spent_s) / (len(shapes) - index))
         gemms.append(Gemm(m=m, k=k, n=n, flops_per_s=gemm_flops_per_s(m, k, n, dtype=dtype, device=device, box_s=box_s)))
     return gemms
 
@@ -113,8 +141,7 @@ def measure_bandwidth(device: torch.device, *, usable_bytes: int) -> float:
     try:
         a, b, c = (torch.ones(elements, device=device) for _ in range(3))  # zeros would all be one page, in the cache
     except RuntimeError as error:
-        saw = str(error).splitlines()[0]
-        raise UserError("there is no free memory to measure with", saw=saw, fix="end other programs, or choose another hardware_probe.device") from None
+        raise no_memory(error) from None
     with torch.inference_mode():
         return round(3 * a.nbytes / seconds_per_call(lambda: torch.add(b, c, alpha=0.5, out=a), device, box_s=0.15))
 
@@ -129,7 +156,10 @@ def measure_launch_s(device: torch.device) -> float:
 
 
 def seconds_per_call(call: Callable[[], object], device: torch.device, *, box_s: float) -> float:
-    """The fastest of several spans, each of as many calls as make it long enough, within about `box_s` seconds after the first call."""
+    """The fastest of several spans, each of as many calls as make it long enough, within about `box_s` seconds after the first call.
+
+    On CUDA another call comes before all that: it loads the kernel, which takes as long as thousands of calls.
+    """
     import torch
 
     def span(calls: int) -> float:
@@ -140,6 +170,9 @@ def seconds_per_call(call: Callable[[], object], device: torch.device, *, box_s:
             torch.cuda.synchronize(device)
         return (time.perf_counter() - start_s) / calls
 
+    if device.type == "cuda":
+        call()
+        torch.cuda.synchronize(device)
     end_s = time.perf_counter() + box_s
     first_s = span(1)  # allocates and chooses kernels
     if time.perf_counter() + 0.5 * first_s > end_s:

@@ -15,7 +15,7 @@ from typing import Any
 from pufferfish.base.errors import UserError
 from pufferfish.schema.hardware import Gpu
 
-LIBRARY = "libnvidia-ml.so.1"
+LIBRARY, CUDA_LIBRARY = "libnvidia-ml.so.1", "libcuda.so.1"  # both of the driver; containers may get the second alone
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,18 @@ def load_nvml() -> Any | None:
         raise UserError("NVIDIA's driver is here, but nothing to ask it with", saw=str(error), fix="run `make setup`, or install nvidia-ml-py") from None
 
 
+def trouble_without_nvml() -> str:
+    """Why no device was found where the driver has devices and its NVML is missing; empty where there are none. CUDA itself is asked, without a context."""
+    try:
+        status = ctypes.CDLL(CUDA_LIBRARY).cuInit(0)
+    except (OSError, AttributeError):
+        return ""
+    if status != 0:
+        return ""
+    mend = "a container gets it with NVIDIA_DRIVER_CAPABILITIES=compute,utility, others with the whole driver"
+    return f"CUDA works, but NVML, which tells what the device is, is missing ({LIBRARY}): {mend}"
+
+
 @contextmanager
 def session(nvml: Any) -> Iterator[None]:
     """Between `nvmlInit` and `nvmlShutdown`. Raises nvml.NVMLError where the driver does not answer."""
@@ -86,14 +98,14 @@ def gpu_states(nvml: Any, environment: Mapping[str, str]) -> list[GpuState]:
 
 
 def visible_devices(nvml: Any, environment: Mapping[str, str], *, shared_bytes: int) -> list[Device]:
-    """The devices that CUDA programs see, inside a session.
+    """The devices that CUDA programs see, inside a session. Raises nvml.NVMLError where none answers.
 
     CUDA_VISIBLE_DEVICES lists numbers or the beginnings of identifiers, and ends at the first that fits nothing. Of MIG instances CUDA
     uses one, the first where none is named. Numbers count the fastest first unless CUDA_DEVICE_ORDER is PCI_BUS_ID.
     Source: CUDA C++ Programming Guide, environment variables; NVIDIA MIG User Guide, "Device Enumeration".
     """
     wish = environment.get("CUDA_VISIBLE_DEVICES")
-    devices = [device for index in range(nvml.nvmlDeviceGetCount()) for device in _instances(nvml, index, shared_bytes)]
+    devices = _answering_devices(nvml, shared_bytes)
     if environment.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         devices.sort(key=lambda device: (-float(device.gpu.compute_capability), -device.gpu.memory_bytes))
     if wish is None:
@@ -116,21 +128,54 @@ def _find(word: str, devices: list[Device]) -> Device | None:
     return fits[0] if fits else None
 
 
-def _instances(nvml: Any, index: int, shared_bytes: int) -> list[Device]:
-    """The device, or its MIG instances where it is split."""
-    parent = nvml.nvmlDeviceGetHandleByIndex(index)
-    handles = [parent]
-    if _ask(nvml, lambda: nvml.nvmlDeviceGetMigMode(parent)[0], 0):
-        places = range(nvml.nvmlDeviceGetMaxMigDeviceCount(parent))
-        handles = [handle for place in places if (handle := _ask(nvml, lambda place=place: nvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, place), None))]
-    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(parent)
-    driver = nvml.nvmlSystemGetDriverVersion()
-    devices = []
-    for handle in handles:
-        memory_bytes = _ask(nvml, lambda handle=handle: nvml.nvmlDeviceGetMemoryInfo(handle).total, 0) or shared_bytes
-        gpu = Gpu(name=nvml.nvmlDeviceGetName(handle), compute_capability=f"{major}.{minor}", memory_bytes=memory_bytes, driver=driver)
-        devices.append(Device(handle, parent, (nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetUUID(parent)), gpu))
+def _answering_devices(nvml: Any, shared_bytes: int) -> list[Device]:
+    """Devices, and MIG instances of those that are split. One that refuses what has to be known is left out: CUDA does not see a forbidden one either."""
+    devices: list[Device] = []
+    refusals: list[Exception] = []
+    for index in range(nvml.nvmlDeviceGetCount()):
+        with _noting(nvml, refusals):
+            parent = nvml.nvmlDeviceGetHandleByIndex(index)
+            for handle in _handles(nvml, parent):
+                with _noting(nvml, refusals):
+                    devices.append(_device(nvml, handle, parent, shared_bytes))
+    if refusals and not devices:
+        raise refusals[0]
     return devices
+
+
+@contextmanager
+def _noting(nvml: Any, refusals: list[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except nvml.NVMLError as error:
+        refusals.append(error)
+
+
+def _handles(nvml: Any, parent: Any) -> list[Any]:
+    """The device itself, or its MIG instances where it is split."""
+    if not _ask(nvml, lambda: nvml.nvmlDeviceGetMigMode(parent)[0], 0):
+        return [parent]
+    places = range(nvml.nvmlDeviceGetMaxMigDeviceCount(parent))
+    return [handle for place in places if (handle := _ask(nvml, lambda place=place: nvml.nvmlDeviceGetMigDeviceHandleByIndex(parent, place), None))]
+
+
+def _device(nvml: Any, handle: Any, parent: Any, shared_bytes: int) -> Device:
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(parent)
+    gpu = Gpu(
+        name=_ask(nvml, lambda: nvml.nvmlDeviceGetName(handle), "NVIDIA device"),
+        compute_capability=f"{major}.{minor}",
+        memory_bytes=_memory_bytes(nvml, handle) or shared_bytes,
+        driver=nvml.nvmlSystemGetDriverVersion(),
+    )
+    return Device(handle, parent, tuple(_ask(nvml, lambda each=each: nvml.nvmlDeviceGetUUID(each), "") for each in (handle, parent)), gpu)
+
+
+def _memory_bytes(nvml: Any, handle: Any) -> int:
+    """Of its own; 0 for one on the processor's chip, which has none."""
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError_NotSupported:
+        return 0
 
 
 def _state(nvml: Any, device: Device) -> GpuState:

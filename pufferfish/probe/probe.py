@@ -20,7 +20,7 @@ from pufferfish.probe.health import load_advice
 from pufferfish.schema.hardware import Fingerprint, Hardware, Measured
 from pufferfish.schema.params import HardwareProbeParams
 
-VERSION = 1  # of the kept files and of the way of measuring; a new one measures anew
+VERSION = 2  # of the kept files and of the way of measuring; a new one measures anew
 
 
 def probe(params: HardwareProbeParams, *, tell: Callable[[str], None] = print) -> tuple[Hardware, bool]:

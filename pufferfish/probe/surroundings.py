@@ -60,17 +60,19 @@ def _interpreter_s(code: str) -> float:
 
 
 def has_compiler(device: str, compute_capability: str) -> bool:
-    """Whether torch.compile can work: a C++ compiler that finds Python's headers and OpenMP, or on CUDA a C compiler and Triton.
+    """Whether torch.compile can work: a C++ compiler that finds Python's headers and OpenMP, or on CUDA a C compiler, Python's headers and Triton.
 
     `compute_capability` is that of the chosen device, empty on the CPU. The compiler is the one that PyTorch takes: CXX, or g++ (clang++ on macOS).
     """
+    headers = sysconfig.get_path("include")
+    if not (Path(headers) / "Python.h").exists():  # Triton starts its kernels from C that includes it
+        return False
     if device == "cuda":
         is_served = importlib.util.find_spec("triton") is not None and float(compute_capability) >= TRITON_CAPABILITY
         return is_served and any(shutil.which(name) for name in (os.environ.get("CC", "gcc"), "clang"))
     is_mac = platform.system() == "Darwin"
     compiler = shutil.which(os.environ.get("CXX") or ("clang++" if is_mac else "g++"))
-    headers = sysconfig.get_path("include")
-    if compiler is None or not (Path(headers) / "Python.h").exists():
+    if compiler is None:
         return False
     flags, code = ([], COMPILER_TRIAL) if is_mac else (["-fopenmp"], COMPILER_TRIAL + OPENMP_TRIAL)  # on macOS, PyTorch brings OpenMP itself
     command = [compiler, "-x", "c++", "-std=c++17", "-fsyntax-only", *flags, f"-I{headers}", "-"]

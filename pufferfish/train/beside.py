@@ -11,6 +11,7 @@ from typing import Protocol
 
 from pufferfish.base import memo
 from pufferfish.base.clock import now_s
+from pufferfish.base.errors import UserError
 from pufferfish.plan.choose import MEASURED_STEPS_S
 from pufferfish.plan.prices import StepTime
 from pufferfish.schema.hardware import Hardware
@@ -20,7 +21,9 @@ from pufferfish.schema.plan import ModelPlan, TrainPlan
 class Steps(Protocol):
     """Who measures steps."""
 
-    def measure(self, model: ModelPlan, plan: TrainPlan) -> StepTime: ...
+    def measure(self, model: ModelPlan, plan: TrainPlan) -> StepTime:
+        """Real steps. Raises UserError where torch.compile does not work here."""
+
     def end(self) -> None:
         """Give back the memory and the device that measuring holds outside this process; whoever measures after that does it in this one."""
 
@@ -81,7 +84,7 @@ class StepsBeside:
         start_s = now_s()
         try:
             self._here.send((model, plan))
-            step: StepTime = self._here.recv()
+            answer: StepTime | dict[str, str] = self._here.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._process.join()
             if self._process.exitcode != -signal.SIGKILL:
@@ -89,7 +92,9 @@ class StepsBeside:
             self._here.close()
             self._start()
             return StepTime(0.0, 0, now_s() - start_s, fits=False)
-        return step
+        if isinstance(answer, dict):
+            raise UserError(**answer)
+        return answer
 
     def end(self) -> None:
         """End the process."""
@@ -104,4 +109,7 @@ def _serve(there: Connection) -> None:
 
     while True:
         model, plan = there.recv()
-        there.send(measure.measure_steps(model, plan, limit_s=MEASURED_STEPS_S))
+        try:
+            there.send(measure.measure_steps(model, plan, limit_s=MEASURED_STEPS_S))
+        except UserError as error:
+            there.send({"what": error.what, "saw": error.saw, "fix": error.fix})

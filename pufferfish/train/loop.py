@@ -92,7 +92,7 @@ class Training:
     def run(self) -> Iterator[Event]:
         """Train to the end of the clock, or until `should_stop`. Raises UserError if the training diverges or nothing fits into memory."""
         plan = self.plan.train
-        self.trainer = Trainer(self.plan.model, plan)
+        self.trainer = Trainer(self.plan.model, plan, self.corpora.train)
         self.windows = Windows(self.corpora.train, self.plan.model.seq_len, plan.data_seed)
         self._average = Average(self.trainer.weights.masters)
         self.environment = environment_here(plan)
@@ -215,7 +215,7 @@ class Training:
 
     def _note_memory(self) -> None:
         if self.step % 16 == 1:  # asking the system costs as much as a small operation
-            self.peak_memory_bytes = max(self.peak_memory_bytes, memory.used_bytes(self.trainer.device))
+            self.peak_memory_bytes = max(self.peak_memory_bytes, memory.peak_bytes(self.trainer.device))
 
     def _land(self) -> None:
         """Wait for the step in flight, so that what follows is not charged with it."""

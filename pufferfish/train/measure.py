@@ -3,41 +3,66 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
 
 import numpy as np
 import torch
 
 from pufferfish.base.clock import now_s
+from pufferfish.base.errors import UserError
 from pufferfish.plan.prices import StepTime
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 from pufferfish.train import memory
 from pufferfish.train.step import Trainer
 
 MIN_STEPS, MAX_STEPS = 3, 24
+COMPILING = (RuntimeError, OSError, ImportError, subprocess.SubprocessError)  # what a compiler that is missing or fails raises
+LONGEST_CAUSE = 300  # characters of what a compiler said: its command lines go on for pages
 
 
 def measure_steps(model: ModelPlan, plan: TrainPlan, *, limit_s: float) -> StepTime:
-    """Median of real optimizer steps on random tokens, for about `limit_s` after the first one. Memory that runs out is an answer, not an error."""
-    random = np.random.default_rng(0)
-    rows = plan.micro_batch, model.seq_len + 1
-    num_micro = plan.tokens_per_step // (plan.micro_batch * model.seq_len)
-    batches = [random.integers(0, model.vocab_size, rows) for _ in range(num_micro)]
+    """Median of real optimizer steps on random tokens, for about `limit_s` after the first one. Memory that runs out is an answer, not an error.
+
+    Raises UserError where torch.compile fails: that is a matter of this machine, and not of the model.
+    """
     start_s = now_s()
     try:
-        trainer = Trainer(model, plan)
-        trainer.dry_step(batches)
-        first_s = now_s() - start_s
-        times: list[float] = []
-        while len(times) < MIN_STEPS or (len(times) < MAX_STEPS and sum(times) < limit_s):
-            step_start_s = now_s()
-            loss, _ = trainer.step(batches, lr_share=1e-3)
-            float(loss)
-            times.append(now_s() - step_start_s)
-    except RuntimeError as error:
-        if not memory.is_out_of_memory(error):
+        return _measured(model, plan, start_s=start_s, limit_s=limit_s)
+    except COMPILING as error:
+        fits = not memory.is_out_of_memory(error)
+        if fits and not plan.is_compiled:
             raise
+        memory.free(error, torch.device(plan.device))
+        if fits:
+            raise no_compilation(error) from None
         return StepTime(0.0, 0, now_s() - start_s, fits=False)
     finally:
         if plan.device == "cuda":
             torch.cuda.empty_cache()
-    return StepTime(statistics.median(times), memory.used_bytes(trainer.device), first_s)
+
+
+def _measured(model: ModelPlan, plan: TrainPlan, *, start_s: float, limit_s: float) -> StepTime:
+    random = np.random.default_rng(0)
+    rows = plan.micro_batch, model.seq_len + 1
+    num_micro = plan.tokens_per_step // (plan.micro_batch * model.seq_len)
+    batches = [random.integers(0, model.vocab_size, rows) for _ in range(num_micro)]
+    trainer = Trainer(model, plan)
+    if plan.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    trainer.dry_step(batches)
+    first_s = now_s() - start_s
+    times: list[float] = []
+    while len(times) < MIN_STEPS or (len(times) < MAX_STEPS and sum(times) < limit_s):
+        step_start_s = now_s()
+        loss, _ = trainer.step(batches, lr_share=1e-3)
+        float(loss)
+        times.append(now_s() - step_start_s)
+    return StepTime(statistics.median(times), memory.peak_bytes(trainer.device), first_s)
+
+
+def no_compilation(error: Exception) -> UserError:
+    """torch.compile fails on this machine; the first line of the error, and the first that names another one, say why."""
+    first, *others = (line.strip() for line in f"{type(error).__name__}: {error}".splitlines() if line.strip())
+    cause = "; ".join([first, *[line for line in others if "error:" in line.lower()][:1]])
+    saw = cause if len(cause) <= LONGEST_CAUSE else f"{cause[:LONGEST_CAUSE]} ..."
+    return UserError("torch.compile does not work here", saw=saw, fix="set `train.compile: false`, or mend what the compiler complains of")

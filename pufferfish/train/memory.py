@@ -9,18 +9,26 @@ import torch
 
 from pufferfish.base.errors import UserError
 
-WORDS = (  # of errors that have no type of their own: the CPU allocator's, and those of CUDA and its libraries
+CONTEXT_BYTES = 600_000_000  # of CUDA and its libraries, beside what is reserved; the guess of plans (plan/memory.py), so that both count the same
+WORDS = (  # of errors that have no type of their own: the CPU allocator's, those of CUDA, its libraries and Triton, and of the compiler around another
     *("can't allocate memory", "not enough memory"),
-    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA_ERROR_OUT_OF_MEMORY"),
+    *("CUDA error: out of memory", "CUDA driver error: out of memory", "CUDA_ERROR_OUT_OF_MEMORY", "CUDA out of memory. Tried to allocate"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "Triton Error [CUDA]: out of memory"),
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # no memory was left for the workspace of cuBLAS, which it takes with the first product
 )
 
 
 def used_bytes(device: torch.device) -> int:
-    """Memory of the device that this process holds: reserved on an accelerator, resident on the CPU."""
-    return torch.cuda.memory_reserved() if device.type == "cuda" else psutil.Process().memory_info().rss
+    """Memory of the device that this process holds: resident on the CPU; on an accelerator what is reserved, and the context."""
+    return CONTEXT_BYTES + torch.cuda.memory_reserved() if device.type == "cuda" else psutil.Process().memory_info().rss
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def peak_bytes(device: torch.device) -> int:
+    """The most of `used_bytes` since the peak was reset; on the CPU, where nobody keeps it, what is held now."""
+    return CONTEXT_BYTES + torch.cuda.max_memory_reserved() if device.type == "cuda" else used_bytes(device)
+
+
+def is_out_of_memory(error: Exception) -> bool:
     """Whether a failed step failed for want of memory."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in WORDS)
 
@@ -37,7 +45,7 @@ def smaller(micro_batch: int, per_step: int, *, device: torch.device, step: int)
     return fits
 
 
-def free(error: RuntimeError, device: torch.device) -> None:
+def free(error: Exception, device: torch.device) -> None:
     """Give back what had been computed when memory ran out."""
     traceback.clear_frames(error.__traceback__)
     if device.type == "cuda":

@@ -46,7 +46,8 @@ class Muon:
 
     def __init__(self, weights: dict[str, torch.Tensor], plan: TrainPlan) -> None:
         self.weights, self._plan = weights, plan
-        self.dtype = torch.float32 if plan.dtype == "float32" else torch.bfloat16
+        # Devices that train in float16 are slow in bfloat16 or lack it, and small momenta vanish in float16.
+        self.dtype = torch.bfloat16 if plan.dtype == "bfloat16" else torch.float32
         self._shapes: dict[tuple[int, int], list[str]] = {}
         for name, matrix in weights.items():
             self._shapes.setdefault((min(matrix.shape), max(matrix.shape)), []).append(name)
@@ -68,7 +69,9 @@ class Muon:
         for same in self._shapes.values():
             stack = torch.stack([_flat(directions[name]) for name in same])
             updates |= zip(same, orthogonalize(stack.to(self.dtype)).to(torch.float32), strict=True)
-        self._apply([updates[name] if _flat(self.weights[name]) is self.weights[name] else updates[name].mT for name in names], lr_share)
+        # Updates lie in memory as their weights do: devices take a list of all matrices at once only so, and processors are quicker, too.
+        stands = {name: _flat(self.weights[name]) is not self.weights[name] for name in names}
+        self._apply([directions[name].copy_(updates[name].mT) if stands[name] else updates[name] for name in names], lr_share)
 
     def _apply(self, updates: list[torch.Tensor], lr_share: float) -> None:
         """In few operations for all matrices together: most of them are small."""
