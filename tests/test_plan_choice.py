@@ -21,7 +21,7 @@ from pufferfish.plan.make import decide
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.recipe import embedding_params
 from pufferfish.plan.scaling import Text
-from pufferfish.schema.hardware import Gemm
+from pufferfish.schema.hardware import DtypeSpeed, Gemm
 from pufferfish.schema.params import ModelParams, Params
 from pufferfish.schema.plan import Plan
 
@@ -369,6 +369,15 @@ def test_what_was_measured_and_fits_stays_where_something_smaller_did_not_fit():
 # --- what is learned of the paces
 
 
+def slow_machine():
+    """A single core of long ago."""
+    laptop = MACHINES["laptop"]
+    speeds = [DtypeSpeed(dtype="float32", gemms=[gemm.model_copy(update={"flops_per_s": gemm.flops_per_s / 8}) for gemm in laptop.measured.dtypes[0].gemms])]
+    measured = laptop.measured.model_copy(update={"dtypes": speeds, "import_torch_s": 6.0, "launch_s": 4e-6, "bandwidth_bytes_per_s": 3e9})
+    fingerprint = laptop.fingerprint.model_copy(update={"num_cores": 1, "num_threads": 1})
+    return laptop.model_copy(update={"measured": measured, "fingerprint": fingerprint})
+
+
 @pytest.mark.parametrize("slowness", [0.4, 0.7, 1.2, 3.0])
 @pytest.mark.parametrize("time", ["36s", "3m"])
 def test_the_choice_is_the_best_for_the_time_that_is_left_in_the_end(slowness, time):
@@ -400,6 +409,14 @@ def test_nothing_is_compiled_on_a_guess_where_steps_are_counted(time, num_steps)
         plan = Planner("server", num_bytes=num_bytes).plan(time, train={"num_steps": num_steps})
         chosen = next(each for each in plan.why.candidates if each.verdict == "chosen")
         assert chosen.measured_step_s or not chosen.is_compiled
+
+
+def test_a_budget_too_short_for_enough_steps_is_told_how_much_is_missing():
+    planner = Planner(slow_machine(), num_bytes=1_000_000)
+    error = refusal(planner, "65s")
+    missing_s = int(re.search(r"about (\d+) s more", error.fix)[1])
+    assert 0 < missing_s < 30
+    assert planner.plan(f"{65 + missing_s + 5}s").train.num_steps >= FEWEST_STEPS
 
 
 def test_too_few_steps_by_what_was_measured_are_told():

@@ -28,7 +28,9 @@ def nothing_fits(situation: Situation, models: Sequence[ModelPlan], vocabularies
         fix = "pin smaller values in `model` and `train`, or allow more with `hardware_probe.memory` where that is pinned"
         return UserError("no model fits into memory", saw=f"{memory} may be used", fix=fix)
     bound = f"{memory}, {loop_s:.0f} s for training"
-    fix = f"give more `budget.time` (a training needs {FEWEST_STEPS} steps), or pin smaller values in `model` and `train`"
+    missing_s = min((FEWEST_STEPS * each.step_s - each.loop_s for each in configurations(situation, models, vocabularies)), default=0.0)
+    more = f"about {5 * math.ceil(missing_s / 5)} s more" if missing_s > 0 else "more"
+    fix = f"give {more} `budget.time` (a training needs {FEWEST_STEPS} steps), or pin smaller values in `model` and `train`"
     return UserError("no model fits into the time and memory", saw=bound, fix=fix)
 
 
