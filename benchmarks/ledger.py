@@ -51,7 +51,7 @@ class Result:
     configuration: dict[str, Any] = field(default_factory=dict)  # as planned
     tokens: int = 0  # trained on
     flops_per_token: float = 0.0
-    export_s: float = 0.0  # that the plan's export, which is not run, is estimated to take, without a margin; 0 in files of older code
+    export_s: float = 0.0  # that the plan's export, which is not run, and the pause before it are estimated to take, without a margin; 0 in files of older code
     refused_by: str = ""  # the stage
     refusal: str = ""  # its lines
 

@@ -38,13 +38,14 @@ from pufferfish.base.digest import digest_files
 from pufferfish.base.errors import UserError
 from pufferfish.base.stage import EXIT_USER_ERROR
 from pufferfish.base.units import format_duration
+from pufferfish.plan.budget import PAUSE_S
 from pufferfish.plan.prices import Price, PriceOf
 from pufferfish.plan.recipe import attention_for
 from pufferfish.plan.space import LAYERS, models
 from pufferfish.schema.params import ModelParams
 from pufferfish.schema.plan import ModelPlan
 
-OUT = pipeline.ROOT / ".pufferfish" / "regret.jsonl"
+OUT = pipeline.ROOT / ".pufferfish"  # a file for each version of the code: what another one reached says nothing of this one
 LAST = "evaluate"
 COMPILE_FROM_S = 300.0  # of budget: below, a compilation takes too much of it to be worth a run
 DATA_SEED = 0  # one split for all runs of a corpus
@@ -195,7 +196,7 @@ def read_result(folder: Path) -> Result:
         },
         tokens=pipeline.read_json(folder, "model/outcome.json")["num_tokens"],
         flops_per_token=plan["forecast"]["flops_per_token"],
-        export_s=budget["phases"]["export_s"] / budget["reserve_factor"],
+        export_s=PAUSE_S + budget["phases"]["export_s"] / budget["reserve_factor"],
     )
 
 
@@ -211,21 +212,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the planner's choice with the best that a search finds at equal total time.")
     pipeline.add_cases(parser, budgets="60s,2m")
     parser.add_argument("--runs", type=int, default=25, help="of each search, at most (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=OUT, help="file of all runs, one JSON line each; those in it are not run again (default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file of all runs, one JSON line each; those in it are not run again (default: in .pufferfish, one for each version of the code)",
+    )
     parser.add_argument("--seeds", type=int, default=1, help="random configurations of each case (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=0, help="times that the planner's and the best configuration are run again (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     arguments = parser.parse_args()
     cases = [Case(corpus, budget) for corpus in arguments.corpora for budget in arguments.budgets]
-    wishes, ledger = Wishes(arguments.runs, arguments.seeds, arguments.repeat), Ledger(arguments.out)
-    if ledger.runs:
-        print(f"--- {arguments.out} has {len(ledger.runs)} runs, which are not run again", file=sys.stderr, flush=True)
+    wishes = Wishes(arguments.runs, arguments.seeds, arguments.repeat)
     with tempfile.TemporaryDirectory(prefix="pufferfish-regret-") as name:
         project = Path(name)
         pipeline.copy_project(project)
         code = digest_files(
             [(path.relative_to(project).as_posix(), path) for room in ("pufferfish", "stages") for path in sorted((project / room).rglob("*.py"))]
         )
+        out = arguments.out or OUT / f"regret-{code}.jsonl"
+        ledger = Ledger(out)
+        if ledger.runs:
+            print(f"--- {out} has {len(ledger.runs)} runs, which are not run again", file=sys.stderr, flush=True)
         laboratory = Laboratory(
             ledger,
             lambda order: run_pipeline(order, project=project),

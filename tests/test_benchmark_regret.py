@@ -330,7 +330,7 @@ def test_a_result_is_read_from_what_the_stages_left(tmp_path):
     for name, content in written.items():
         (tmp_path / "artifacts" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "artifacts" / name).write_text(json.dumps(content))
-    expected = ledger.Result(47.5, 1.75, 777, "cpu", asdict(CHOICE), 123_456, 2.5e6, export_s=4.0)
+    expected = ledger.Result(47.5, 1.75, 777, "cpu", asdict(CHOICE), 123_456, 2.5e6, export_s=4.45)
     assert regret.read_result(tmp_path) == expected
 
 
@@ -391,18 +391,23 @@ def test_the_table_names_mean_and_worst_under_the_heads(out):
 
 
 def test_it_goes_on_in_a_file_of_its_own_unless_another_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(regret, "OUT", tmp_path / "kept" / "regret.jsonl")
+    monkeypatch.setattr(regret, "OUT", tmp_path / "kept")
     monkeypatch.setattr(sys, "argv", ["regret.py", "--budgets", "60s", "--corpora", "stdlib", "--runs", "2"])
     monkeypatch.setattr(pipeline, "copy_project", lambda folder: None)
     monkeypatch.setattr(regret, "run_pipeline", lambda order, project: MadeUp()(order))
     regret.main()
-    assert len(roles(regret.OUT)) == 6
+    (own,) = regret.OUT.iterdir()
+    assert len(roles(own)) == 6
     assert "not run again" not in capsys.readouterr().err
     regret.main()
-    assert len(roles(regret.OUT)) == 6
-    assert f"{regret.OUT} has 6 runs, which are not run again" in capsys.readouterr().err
+    assert len(roles(own)) == 6
+    assert f"{own} has 6 runs, which are not run again" in capsys.readouterr().err
+    monkeypatch.setattr(regret, "digest_files", lambda files: "another")
+    regret.main()
+    assert "not run again" not in capsys.readouterr().err
+    assert len(list(regret.OUT.iterdir())) == 2
 
 
 def test_its_own_file_is_none_of_the_checkouts():
     ignored = (pipeline.ROOT / ".gitignore").read_text("utf-8").splitlines()
-    assert f"/{regret.OUT.parent.relative_to(pipeline.ROOT)}/" in ignored
+    assert f"/{regret.OUT.relative_to(pipeline.ROOT)}/" in ignored

@@ -59,9 +59,14 @@ def test_of_a_large_vocabulary_the_most_frequent_are_counted(monkeypatch, text):
     assert first_loss(planted, text) < math.log(VOCABULARY)
 
 
-def test_no_more_of_the_text_is_counted_than_is_worth_it(monkeypatch, text):
-    monkeypatch.setattr(counts, "MOST_TOKENS", 101)
-    assert counts.count_pairs(text, VOCABULARY)[1].sum() == 100
+def test_of_a_long_text_stretches_from_everywhere_are_counted(monkeypatch):
+    monkeypatch.setattr(counts, "MOST_TOKENS", 100)
+    monkeypatch.setattr(counts, "STRETCHES", 10)
+    sorted_text = np.repeat(np.arange(50, dtype=np.uint16), 20)
+    _, found = counts.count_pairs(sorted_text, 50)
+    assert found.sum() == 10 * 9, "no pair across two stretches"
+    assert (found.sum(1) > 0).sum() >= 10
+    assert found[0].sum() > 0 < found[49].sum()
 
 
 def test_a_model_knows_from_the_start_what_follows_what(text):

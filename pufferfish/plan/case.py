@@ -241,9 +241,11 @@ class Selection:
         """What the budget divides by, now that something is chosen."""
         return Expected(self.best.passed_tokens_per_s, self.best.price.num_params, self.train_bytes)
 
-    def with_choice(self, best: Candidate) -> Selection:
-        """The same with another choice, and the text that it has time to read: its pace may be quicker than what the text was measured out for."""
-        read_bytes, train_bytes = min(best.tokens * best.vocabulary.bytes_per_token, self.text.unique_bytes), self.train_bytes
+    def with_choice(self, best: Candidate, *, spare_s: float) -> Selection:
+        """The same with another choice, and the text that it has time to read: its pace may be quicker than what the text was measured out for. `spare_s` is
+        what planning did not take of its time: what it took must not decide, or the next plan would prepare the text anew."""
+        tokens = replace(best, loop_s=best.loop_s - spare_s).tokens
+        read_bytes, train_bytes = min(tokens * best.vocabulary.bytes_per_token, self.text.unique_bytes), self.train_bytes
         while train_bytes < read_bytes:
             train_bytes *= 2
         return replace(self, best=best, train_bytes=train_bytes)

@@ -122,8 +122,13 @@ def _worth_measuring(candidates: list[Candidate], text: Text) -> list[Candidate]
 
 
 def informed(candidates: list[Candidate], known: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates with what is known from steps of configurations like them, measured for another plan."""
-    return [_corrected(candidate, known) for candidate in candidates] if known else candidates
+    """The candidates with what is known from steps of configurations like them, measured for another plan. Where that measured nothing compiled, those that
+    are not come first: a plan that measures would compile nothing on a guess."""
+    if not known:
+        return candidates
+    if not any(each.train.is_compiled for each in known):
+        candidates = [candidate for candidate in candidates if not candidate.train.is_compiled] or candidates
+    return [_corrected(candidate, known) for candidate in candidates]
 
 
 def _corrected(candidate: Candidate, measured: Sequence[Candidate]) -> Candidate:
@@ -158,9 +163,13 @@ def choose(candidates: list[Candidate], *, text: Text) -> Candidate:
 
 
 def eligible(candidates: list[Candidate], *, text: Text) -> list[Candidate]:
-    """Those that can be chosen: where some were measured, one that was not has to promise `UNMEASURED` more, and is never compiled."""
+    """Those that can be chosen: in time and with enough steps, by what is known of the paces, as far as there are such. Where some were measured, one that was
+    not has to promise `UNMEASURED` more, and is never compiled where there is another."""
+    is_measured = any(candidate.measured for candidate in candidates)
+    candidates = in_time(candidates)
+    candidates = [candidate for candidate in candidates if has_enough_steps(candidate)] or candidates
     measured = [candidate for candidate in candidates if candidate.measured]
     if not measured:
-        return candidates
+        return (is_measured and [candidate for candidate in candidates if not candidate.train.is_compiled]) or candidates
     bound = (1 - UNMEASURED) * min(candidate.forecast(text) for candidate in measured)
     return [*measured, *(each for each in candidates if not each.measured and not each.train.is_compiled and each.forecast(text) < bound)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pufferfish.base.units import format_bytes, format_count, format_duration
 from pufferfish.plan import recipe
 from pufferfish.plan.budget import RESERVE_MARGIN
-from pufferfish.plan.candidate import Candidate
+from pufferfish.plan.candidate import Candidate, has_enough_steps
 from pufferfish.plan.case import ENCODING_SHARE, Case, Selection
 from pufferfish.plan.choose import NEAR
 from pufferfish.plan.memory import MOST_AT_ONCE
@@ -80,8 +80,10 @@ def verdict(candidate: Candidate, best: Candidate, text: Text) -> str:
     forecast, winner = candidate.forecast(text), best.forecast(text)
     if candidate is best:
         return "chosen"
+    if forecast < winner and candidate.measured:
+        return "near-equal and larger" if has_enough_steps(candidate) and forecast >= winner * (1 - NEAR) else "too slow for enough steps"
     if forecast < winner:
-        return "near-equal and larger" if candidate.measured else "not measured in time"
+        return "not measured in time"
     return "near-equal" if forecast <= winner * (1 + NEAR) else f"{forecast / winner - 1:.1%} worse"
 
 

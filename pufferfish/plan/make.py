@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pufferfish.base.errors import UserError
 from pufferfish.plan import scaling
 from pufferfish.plan.budget import planning_limit_s
 from pufferfish.plan.candidate import Candidate
@@ -20,6 +21,7 @@ from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import BudgetPlan, Forecast, Plan
 
+MOST_CHANGES = 2  # of the choice, once it is known how the budget divides
 STRATEGIES = {"measured": (search, search_reasons), "table": (look_up, table_reasons)}  # how it chooses, and what it says about it
 
 
@@ -85,17 +87,26 @@ def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = No
 def _settled(case: Case, selection: Selection, *, plan_s: float) -> tuple[Case, Selection, BudgetPlan]:
     """The budget as it divides with what was chosen, which may leave more time for steps or less: then the choice is made again. Raises UserError if too
     little is left for training."""
-    selection = selection.with_choice(selection.best)
-    for is_last in (False, False, True):
-        best, expected = selection.best, selection.expected
-        affordable = case.affordable(best.vocabulary, plan_s=lambda total_s: plan_s, expected=expected, extra_s=best.compile_s)
-        budget = _with_counted_steps(affordable, best, affordable.divided(best.vocabulary, plan_s=plan_s, expected=expected))
-        selection = selection.with_more_time(budget.phases.train_s - case.setup_s - best.compile_s - best.loop_s)
-        again = selection.with_choice(choose(selection.candidates, text=selection.text) if case.is_timed else selection.best)
-        if is_last or (again.best is selection.best and again.train_bytes == selection.train_bytes):
+    spare_s = max(0.0, case.planning_limit_s - plan_s)
+    selection = selection.with_choice(selection.best, spare_s=spare_s)
+    settled = _divided(case, selection, plan_s=plan_s)
+    for _ in range(MOST_CHANGES if case.is_timed else 0):
+        selection = settled[1]
+        again = selection.with_choice(choose(selection.candidates, text=selection.text), spare_s=spare_s)
+        if again.best is selection.best and again.train_bytes == selection.train_bytes:
             break
-        selection = again
-    return affordable, selection, budget
+        try:
+            settled = _divided(case, again, plan_s=plan_s)
+        except UserError:  # what was chosen before leaves enough
+            break
+    return settled
+
+
+def _divided(case: Case, selection: Selection, *, plan_s: float) -> tuple[Case, Selection, BudgetPlan]:
+    best, expected = selection.best, selection.expected
+    case = case.affordable(best.vocabulary, plan_s=lambda total_s: plan_s, expected=expected, extra_s=best.compile_s)
+    budget = _with_counted_steps(case, best, case.divided(best.vocabulary, plan_s=plan_s, expected=expected))
+    return case, selection.with_more_time(budget.phases.train_s - case.setup_s - best.compile_s - best.loop_s), budget
 
 
 def _with_counted_steps(case: Case, best: Candidate, budget: BudgetPlan) -> BudgetPlan:

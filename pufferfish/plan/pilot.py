@@ -13,7 +13,7 @@ from dataclasses import replace
 from pufferfish.base.units import format_count
 from pufferfish.plan import recipe, scaling, speed
 from pufferfish.plan.budget import EVALUATED_PER_TRAINED
-from pufferfish.plan.candidate import FEWEST_STEPS, Candidate, Situation, by_law, fitted, whole_tokens_per_step
+from pufferfish.plan.candidate import FEWEST_STEPS, Candidate, Situation, by_law, fitted, largest_divisor, whole_tokens_per_step
 from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.choose import KERNEL, choose, distance, measurement_s
 from pufferfish.plan.prices import Pilot
@@ -127,6 +127,9 @@ def _with_batch(case: Case, situation: Situation, pick: Candidate, tokens_per_st
     train = fitted(situation, pick.model, pick.price, tokens_per_step=tokens_per_step, loop_s=limit_s, is_compiled=False)
     if train is None:
         return None
+    if case.params.train.micro_batch == "auto":  # no more at once than the pick takes: memory may have run out
+        at_once = largest_divisor(tokens_per_step // pick.model.seq_len, at_most=min(train.micro_batch, pick.train.micro_batch))
+        train = train.model_copy(update={"micro_batch": at_once})
     step_s = speed.step_seconds(case.machine, pick.price, pick.model, train) * pick.step_s / pick.predicted_step_s
     num_steps = int(STEPS_SHARE * limit_s / step_s)
     timed = {"clock": "deadline", "num_steps": num_steps}  # whatever the training is

@@ -3,11 +3,12 @@
     bpb = text x (E + ((A N^-alpha + G / d)^(1/gamma) + (B D^-beta)^(1/gamma))^gamma) x context x batch x vocabulary x repetition
 
 N are the matrix parameters of the blocks and D the bytes trained on, both in millions; d is the width in units of 128, through which every prediction has to
-pass. Size and data limit a model together, as in Kaplan et al., 2020, arXiv 2001.08361: a small text leaves a large model little to gain. With gamma = 1 they
-would add up, as in Hoffmann et al., 2022, arXiv 2203.15556; that fits small trainings alone as well, and then takes any size for enough. Repeated data counts
-less (Muennighoff et al., 2023, arXiv 2305.16264), and is learned by heart the sooner, the more parameters there are for each byte of it. The constants were
-fitted, all together, to runs of this code of 0.3 to 11 million tokens on thirteen texts, and to what is published of nanochat's models of 0.13 to 0.4 billion
-parameters at 10^18 to 10^19 operations: bits per byte, and the 10.5 tokens for each parameter that are best there (docs/LOG.md).
+pass. Context and vocabulary cost no more than a model of its size can make of them (`LEARNABLE`), and all bends to a guess among all tokens. Size and data
+limit a model together, as in Kaplan et al., 2020, arXiv 2001.08361: a small text leaves a large model little to gain. With gamma = 1 they would add up, as in
+Hoffmann et al., 2022, arXiv 2203.15556; that fits small trainings alone as well, and then takes any size for enough. Repeated data counts less (Muennighoff et
+al., 2023, arXiv 2305.16264), and is learned by heart the sooner, the more parameters there are for each byte of it. The constants were fitted, all together, to
+runs of this code of 0.3 to 11 million tokens on thirteen texts, and to what is published of nanochat's models of 0.13 to 0.4 billion parameters at 10^18 to
+10^19 operations: bits per byte, and the 10.5 tokens for each parameter that are best there (docs/LOG.md).
 Since then vocabulary and repetition were fitted by themselves, and a better recipe moved the level.
 """
 
@@ -47,7 +48,7 @@ BOUND_POWER = 8  # how sharply a forecast bends to that of a guess among all tok
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
 LEARNED_BY_HEART = 0.047  # what each further epoch costs a model with many parameters for each byte of the text
 ROOMY = 0.14  # parameters for each byte, below which that fades: there four readings cost no more than `effective_bytes` says (Muennighoff et al.)
-RARE = 80  # times that an entry of the vocabulary must be seen in one reading for that cost not to double: rare ones are learned by heart soonest
+RARE = 80  # entries of the vocabulary that are seen so many times in one reading double that cost, but for `MOST_RARE`: rare ones are learned by heart soonest
 MOST_RARE = 0.01  # of `repetition_cost`: 30 kB are best read 2 to 4 times, and there a rarity of 0.02 had them read once (docs/LOG.md)
 REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
 PARAMS_PER_BYTE = 2.0  # of text: after four readings 3.6 were no better than 1.7, after six 4.6 were worse than 0.9 (docs/LOG.md)

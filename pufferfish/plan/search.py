@@ -8,7 +8,7 @@ from dataclasses import replace
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_count
 from pufferfish.plan import budget, choose, pilot, scaling, space
-from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, Candidate, has_enough_steps, in_time
+from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, Candidate, has_enough_steps
 from pufferfish.plan.case import ENCODE_UNIT, WRITE_S, Case, Expected, Measuring, Selection
 from pufferfish.plan.prices import Vocabulary
 from pufferfish.schema.hardware import Hardware
@@ -48,17 +48,9 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
         pilots.append(flown)
         candidates = _with_known_steps(measuring, candidates, {each.model for several in pilots for each in several})
         candidates = _with_time_left(candidates, plan_s - measuring.spent_s() - WRITE_S)
-        candidates = _worth_their_steps(candidates)
     text, candidates = pilot.learn(case, pilots, candidates)
     measured = [candidate for candidate in candidates if candidate.measured]
     return Selection(choose.choose(candidates, text=text), candidates, measured, text, train_bytes, pilots)
-
-
-def _worth_their_steps(candidates: list[Candidate]) -> list[Candidate]:
-    """Those that are in time and get enough steps, by what is known of the paces now; those that were never compiled before, where there are others."""
-    candidates = in_time(candidates)
-    candidates = [each for each in candidates if has_enough_steps(each)] or candidates
-    return [each for each in candidates if each.measured or not each.train.is_compiled] or candidates
 
 
 def _with_time_left(candidates: list[Candidate], left_s: float) -> list[Candidate]:
@@ -80,7 +72,7 @@ def choose_vocabulary(case: Case) -> Candidate:
     """The best forecast of all vocabularies under the default recipe.
 
     Wishes about training play no part but for the number of steps, unless nothing fits without them, and neither does how long planning took, so that another
-    optimizer prepares no data anew.
+    optimizer prepares no data anew, unless measured steps turn out to read more.
     """
     wish = case.params.train
     neutral = TrainParams(dtype=wish.dtype)

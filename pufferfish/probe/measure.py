@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pufferfish.base.errors import UserError
+from pufferfish.base.memory import says_out_of_memory
 from pufferfish.schema.hardware import DtypeSpeed, Gemm
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ USEFUL_SPEED = 0.25  # a dtype slower than this share of float32 is not worth it
 TRIAL = (256, 128, 512)
 TRIAD_ELEMENTS = {"cpu": 2**24, "cuda": 2**27}  # float32, three arrays of 64 MiB: beyond the caches; on a GPU of 512 MiB
 MIN_SPAN_S = 2e-3  # shorter spans measure the clock
-# Of errors for want of memory, by the CPU's allocator, CUDA and its libraries; cuBLAS cannot be initialized where no memory is left for its workspace.
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
 
 
 def prepare_device(device_name: str, num_threads: int) -> torch.device:
@@ -51,7 +50,7 @@ def measure_dtypes(device: torch.device) -> list[DtypeSpeed]:
     try:
         speeds = _useful_dtypes(device)
     except RuntimeError as error:
-        if not any(words in str(error) for words in OUT_OF_MEMORY):
+        if not says_out_of_memory(error):
             raise
         raise no_memory(error) from None
     if not speeds:
@@ -94,7 +93,7 @@ def is_correct(dtype_name: str, device: torch.device) -> bool:
     try:
         seen_MN = (a_MK.to(device) @ b_NK.to(device).T).cpu().double()
     except (RuntimeError, NotImplementedError) as error:
-        if any(words in str(error) for words in OUT_OF_MEMORY):
+        if says_out_of_memory(error):
             raise
         return False
     return bool(((seen_MN - wanted_MN).norm() / wanted_MN.norm()) < DTYPES[dtype_name])

@@ -8,14 +8,9 @@ import psutil
 import torch
 
 from pufferfish.base.errors import UserError
+from pufferfish.base.memory import says_out_of_memory
 
 CONTEXT_BYTES = 600_000_000  # of CUDA and its libraries, beside what is reserved; the guess of plans (plan/memory.py), so that both count the same
-WORDS = (  # of errors that have no type of their own: the CPU allocator's, those of CUDA, its libraries and Triton, and of the compiler around another
-    *("can't allocate memory", "not enough memory"),
-    *("CUDA error: out of memory", "CUDA driver error: out of memory", "CUDA_ERROR_OUT_OF_MEMORY", "CUDA out of memory. Tried to allocate"),
-    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "Triton Error [CUDA]: out of memory"),
-    "CUBLAS_STATUS_NOT_INITIALIZED",  # no memory was left for the workspace of cuBLAS, which it takes with the first product
-)
 
 
 def used_bytes(device: torch.device) -> int:
@@ -30,7 +25,7 @@ def peak_bytes(device: torch.device) -> int:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a failed step failed for want of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in WORDS)
+    return isinstance(error, torch.OutOfMemoryError) or says_out_of_memory(error)
 
 
 def smaller(micro_batch: int, per_step: int, *, device: torch.device, step: int) -> int:
