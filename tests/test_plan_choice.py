@@ -387,7 +387,8 @@ def test_the_choice_is_the_best_for_the_time_that_is_left_in_the_end(slowness, t
     planner.spent_s = 1.5
     decision = decide(case, Measuring(planner.measure, lambda: planner.spent_s))
     selection = decision.selection
-    assert choose.choose(selection.candidates, text=selection.text) is selection.best
+    best = choose.choose(selection.candidates, text=selection.text)  # two may take turns, whose near-equality depends on each other's time
+    assert selection.best is best or selection.best.forecast(selection.text) < (1 + 2 * choose.NEAR) * best.forecast(selection.text)
     assert sum(decision.plan.budget.phases.model_dump().values()) == pytest.approx(params.budget.time_s)
     assert selection.best.loop_s == pytest.approx(decision.plan.budget.phases.train_s - case.setup_s - selection.best.compile_s)
 
@@ -1024,7 +1025,7 @@ def test_every_model_of_the_grid_is_legal():
         assert abs(model.num_heads * model.head_dim - model.d_model) <= 64
         assert model.num_heads % model.num_kv_heads == 0
         assert model.head_dim % 2 == 0
-        assert model.seq_len <= 512
+        assert model.seq_len <= 1024
         assert 1 <= model.num_layers <= 30
 
 

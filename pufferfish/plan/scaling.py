@@ -28,7 +28,8 @@ TOGETHER = 0.322  # gamma
 VOCABULARY_COST = 0.0145  # per squared e-fold away from the best one
 BEST_VOCABULARY, VOCABULARY_GROWTH = 3800, 0.2  # after two million tokens, and how it grows with them; a guess, but for
 VOCABULARY_TRIED, TRIED_GROWTH = (0.8e6, 4e6), 0.45  # tokens between which it was tried
-CONTEXT_COST, CONTEXT_GROWTH, CONTEXT_LEAST = 0.0245, 1.31, 0.2  # of a context of 128 after a million tokens, and how it grows: see `context_cost`
+CONTEXT_COST, CONTEXT_POWER = 0.0245, 1.0  # of a context of 128 after a million tokens, and how it falls with longer ones (docs/LOG.md)
+CONTEXT_GROWTH, CONTEXT_LEAST, CONTEXT_TRIED, LATER_GROWTH = 2.6, 0.2, 4e6, 0.8  # with the tokens, up to those tried; beyond, a guess: see `context_cost`
 SHORT_COST, SHORT_TOKENS = 0.092, 1.6e6  # of each e-fold below a context of 128, from so many tokens on; fitted to contexts of 16, 32 and 64 (docs/LOG.md)
 LEARNABLE = 15.0  # tokens for each parameter of the blocks: with more, a model makes no more of its context and vocabulary; a guess
 BATCH_FACTOR, BATCH_EXPONENT = 0.445, 0.5875  # see `best_tokens_per_step`
@@ -38,9 +39,9 @@ LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occ
 THIRD_LAYER = 0.01  # what three layers and more save beyond what their parameters do: 0.6 to 1.5 % in four pairs
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
-LAW = 13  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 14  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
-REFERENCE_HARDNESS = 1.348  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
+REFERENCE_HARDNESS = 1.370  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
 HARDEST, FITTED_BYTES = 0.5, 3e7  # the logarithm of the difficulty, and bytes, up to which that was fitted: beyond, it stays as it is there
 COPIED_GAIN = 0.2  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read
@@ -77,7 +78,9 @@ def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
 
 def context_cost(seq_len: int, tokens: float) -> float:
     """What share of the bits per byte a short context costs: its first tokens have nothing before them, and trained models look back more than young ones."""
-    cost = CONTEXT_COST * max(CONTEXT_LEAST, 1 + CONTEXT_GROWTH * math.log(tokens / 1e6)) * (128 / max(128, seq_len)) ** 2
+    tried = min(tokens, CONTEXT_TRIED)
+    growth = 1 + CONTEXT_GROWTH * math.log(tried / 1e6) + LATER_GROWTH * math.log(tokens / tried)
+    cost = CONTEXT_COST * max(CONTEXT_LEAST, growth) * (128 / max(128, seq_len)) ** CONTEXT_POWER
     shorter = math.log(128 / min(128, seq_len))
     return float(cost + SHORT_COST * shorter * min(1.0, tokens / SHORT_TOKENS) ** 0.5)
 

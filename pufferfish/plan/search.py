@@ -18,7 +18,7 @@ from pufferfish.schema.plan import ModelPlan
 MARGIN, PREFERRED_MARGIN = 1.15, 2.5  # text encoded over what the plan expects to read: as many tokens from more text teach more (docs/LOG.md)
 PREFERRED_BYTES, PREFERRED_SHARE = 64_000_000, 0.08  # so much is preferred at most, and where encoding as much again costs at most this of the training time
 LARGE_SHARE = 0.25  # of what the law can judge: a larger choice is told with that bound
-LONGEST_CONTEXT = {"cpu": 512, "cuda": 2048}
+LONGEST_CONTEXT = {"cpu": 1024, "cuda": 2048}
 
 
 def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Sequence[Candidate] = ()) -> Selection:
