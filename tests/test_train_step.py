@@ -2,6 +2,8 @@
 
 import ast
 import math
+import platform
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from toys import model_plan, train_plan
 
 from pufferfish.base import registry
 from pufferfish.base.errors import UserError
+from pufferfish.base.memory import give_back_freed, process_memory_bytes
 from pufferfish.model.price import decoder_price
 from pufferfish.model.transformer import Decoder
 from pufferfish.plan.memory import PROCESS_BYTES
@@ -72,6 +75,17 @@ def slow_adamw(weight, gradients, *, lr, decay, beta2):
 
 
 NAMES = {"model.embed_tokens.weight": (7, 5), "lm_head.weight": (6, 5), "layers.0.q_norm.weight": (4,), "layers.0.up_proj.weight": (3, 5)}
+
+
+def test_freed_memory_is_given_back_before_training():
+    blocks = [bytearray(60_000) for _ in range(2000)]  # too small to be mapped on their own
+    last = bytearray(60_000)  # keeps the heap from shrinking by itself
+    held = process_memory_bytes()
+    blocks.clear()
+    give_back_freed()
+    assert last is not None
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        assert process_memory_bytes() < held - 80_000_000
 
 
 def test_adamw_equals_its_paper_with_a_rate_for_each_kind():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pufferfish.base import registry
+from pufferfish.base.memory import give_back_freed
 from pufferfish.model.init import initialize
 from pufferfish.model.transformer import Decoder
 from pufferfish.schema.plan import ModelPlan, TrainPlan
@@ -29,6 +30,7 @@ class Trainer:
             torch.set_num_threads(plan.num_threads)
         model = Decoder(model_plan, attention=plan.attention, is_checkpointed=plan.is_checkpointed)
         initialize(model, seed=plan.seed, tokens_N=tokens_N)
+        give_back_freed()
         self.model = model.to(self.device)
         self.weights = MasterWeights(self.model, DTYPES[plan.dtype])
         self.optimizers: list[Optimizer] = registry.load("optimizer", plan.optimizer)(self.weights.masters, plan)
