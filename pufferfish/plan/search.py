@@ -26,12 +26,18 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
 
     `plan_s` is what planning will take of the budget. Raises UserError if nothing fits into memory and time.
     """
-    like = choose_vocabulary(case)
+    like = best_under_default_recipe(case)
     vocabulary = like.vocabulary
     read_bytes = like.tokens * vocabulary.bytes_per_token
     train_bytes = _train_bytes(case, vocabulary, read_bytes=read_bytes, loop_s=case.loop_s(vocabulary, plan_s=plan_s))
     expected = Expected(like.passed_tokens_per_s, like.price.num_params, train_bytes)
-    case = case.affordable(vocabulary, plan_s=lambda total_s: max(plan_s, budget.planning_limit_s(total_s)), expected=expected, extra_s=case.pinned_compile_s)
+    own_s = case.total_s
+    case = case.affordable(
+        vocabulary,
+        plan_s=lambda total_s: plan_s if total_s == own_s else max(plan_s, budget.planning_limit_s(total_s)),
+        expected=expected,
+        extra_s=case.pinned_compile_s,
+    )
     situation = case.situation(plan_s=plan_s, expected=expected)
     models = space.models(case.params.model, [vocabulary.vocab_size], max_seq_len=_longest(case.hardware))
     candidates = choose.informed(choose.enumerate_candidates(situation, models, [vocabulary]), known)
@@ -68,7 +74,7 @@ def _with_known_steps(measuring: Measuring, candidates: list[Candidate], piloted
     ]
 
 
-def choose_vocabulary(case: Case) -> Candidate:
+def best_under_default_recipe(case: Case) -> Candidate:
     """The best forecast of all vocabularies under the default recipe.
 
     Wishes about training play no part but for the number of steps, unless nothing fits without them, and neither does how long planning took, so that another

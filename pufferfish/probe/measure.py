@@ -92,7 +92,7 @@ def is_correct(dtype_name: str, device: torch.device) -> bool:
     wanted_MN = a_MK.double() @ b_NK.double().T
     try:
         seen_MN = (a_MK.to(device) @ b_NK.to(device).T).cpu().double()
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:  # what PyTorch raises where the dtype does not run
         if says_out_of_memory(error):
             raise
         return False
