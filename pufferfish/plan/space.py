@@ -38,7 +38,7 @@ def models(wish: ModelParams, vocab_sizes: Sequence[int], *, max_seq_len: int) -
                     yield _model(wish, vocab_size, num_layers, d_model, heads, seq_len)
     if not found:
         saw = ", ".join(f"model.{name}: {value}" for name, value in wish.pins.items())
-        fix = "leave one of them `auto`"
+        fix = f"leave {'one of them' if len(wish.pins) > 1 else 'it'} `auto`"
         if isinstance(wish.num_heads, int) and wish.head_dim == "auto":
             fix += f", or pin `model.head_dim` or a `model.d_model` that is a multiple of {2 * wish.num_heads}"
         raise UserError("no model has the pinned shape", saw=saw, fix=fix)
