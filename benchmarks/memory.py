@@ -59,7 +59,9 @@ CONFIGURATIONS = {
     "vocabulary 16,384, in chunks": Configuration(vocab_size=16384),
     "context 128": Configuration(seq_len=128),
     "context 512": Configuration(seq_len=512),
-    "context 1,024, fused": Configuration(seq_len=1024),
+    "context 1,024": Configuration(seq_len=1024),
+    "context 2,048": Configuration(seq_len=2048),
+    "context 4,096, fused": Configuration(seq_len=4096),
     "2,048 tokens": Configuration(tokens_per_step=2048, micro_tokens=2048),
     "16,384 tokens": Configuration(tokens_per_step=16384, micro_tokens=16384),
     "micro-batches of 2,048": Configuration(micro_tokens=2048),
@@ -68,7 +70,8 @@ CONFIGURATIONS = {
     "recomputed": Configuration(is_checkpointed=True),
     "of a minute": Configuration(d_model=96, seq_len=128, tokens_per_step=4096, micro_tokens=4096),
     "of three minutes": Configuration(d_model=192, vocab_size=4096, tokens_per_step=4096, micro_tokens=4096),
-    "of ten minutes": Configuration(d_model=192, vocab_size=8192, seq_len=512),
+    "of ten minutes": Configuration(num_layers=3, d_model=256, vocab_size=4096, seq_len=1024),
+    "of an hour": Configuration(num_layers=4, d_model=384, vocab_size=8192, seq_len=2048),
 }
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from pufferfish.model.cache import LayerCache
 from pufferfish.model.linear import Linear
 from pufferfish.model.norm import RMSNorm, normalize
+from pufferfish.model.price import query_blocks
 from pufferfish.model.rope import rotate
 from pufferfish.schema.plan import ModelPlan
 
@@ -64,16 +65,43 @@ class Attention(nn.Module):
 
 
 def attend_explicitly(q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor) -> torch.Tensor:
-    """Scores, softmax and mixture as three plain operations over (B N, T, T): on CPUs and short contexts 2 to 5 times as fast as the fused kernel."""
+    """Scores, softmax and mixture as plain operations, one block of queries after the other: on CPUs 2 to 5 times as fast as the fused kernel."""
     batch, seq_len, num_heads, head_dim = q_BTNH.shape
     repeats = num_heads // k_BTKH.shape[2]
     if repeats > 1:
         k_BTKH, v_BTKH = (x.repeat_interleave(repeats, dim=2) for x in (k_BTKH, v_BTKH))
     q, k, v = (x.transpose(1, 2).reshape(-1, seq_len, head_dim) for x in (q_BTNH, k_BTKH, v_BTKH))
-    mask_TT = torch.full((seq_len, seq_len), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
-    scores = torch.baddbmm(mask_TT.expand(len(q), -1, -1), q, k.transpose(1, 2), alpha=head_dim**-0.5)
-    mixed = torch.softmax(scores, dim=-1) @ v
-    return mixed.view(batch, num_heads, seq_len, head_dim).transpose(1, 2)
+    return _Mixture.apply(q, k, v).view(batch, num_heads, seq_len, head_dim).transpose(1, 2)
+
+
+class _Mixture(torch.autograd.Function):
+    """Causal attention over (B N, T, H). A block of queries meets the keys up to its own end only, so that little of the future is computed, or kept."""
+
+    @staticmethod
+    def forward(ctx, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        blocks, q = query_blocks(q.shape[1]), q * q.shape[2] ** -0.5
+        first, end = blocks[0]
+        future = torch.full((end - first, end - first), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+        probabilities, mixed = [], []
+        for first, end in blocks:
+            scores = q[:, first:end] @ k[:, :end].transpose(1, 2)
+            scores[:, :, first:] += future[: end - first, : end - first]
+            probabilities.append(torch.softmax(scores, dim=-1))
+            mixed.append(probabilities[-1] @ v[:, :end])
+        ctx.save_for_backward(q, k, v, *probabilities)
+        return torch.cat(mixed, dim=1)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        q, k, v, *probabilities = ctx.saved_tensors
+        dq, dk, dv = [], torch.zeros_like(k), torch.zeros_like(v)
+        for (first, end), weights in zip(query_blocks(q.shape[1]), probabilities, strict=True):
+            mixed = gradient[:, first:end]
+            scores = torch._softmax_backward_data(mixed @ v[:, :end].transpose(1, 2), weights, -1, weights.dtype)
+            dv[:, :end].baddbmm_(weights.transpose(1, 2), mixed)
+            dk[:, :end].baddbmm_(scores.transpose(1, 2), q[:, first:end])
+            dq.append(scores @ k[:, :end])
+        return torch.cat(dq, dim=1).mul_(q.shape[2] ** -0.5), dk, dv
 
 
 def attend_sdpa(q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor) -> torch.Tensor:

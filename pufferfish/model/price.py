@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pufferfish.schema.plan import ModelPlan
 
 BIGRAM_ROWS_PER_TOKEN = 5  # of the vocabulary
+QUERIES_AT_ONCE, MANY_QUERIES = 128, 1024  # of explicit attention; twice as many at once from that context on
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def lookup_price(plan: ModelPlan, *, attention: str) -> Price:
 
 
 def attention_price(plan: ModelPlan, *, attention: str) -> Price:
-    """One attention layer. Causal scores count half of T x T, as the kernels that skip the other half do.
+    """One attention layer. Causal scores count half of T x T, as the kernels that skip the other half do; explicit ones what their blocks meet.
 
     Grouped keys and values count as repeated, though some kernels take them as they are (attention.py): with four to a group that is 3 % more of a block.
     """
@@ -65,7 +66,9 @@ def attention_price(plan: ModelPlan, *, attention: str) -> Price:
     matrices = plan.d_model * (2 * width + 2 * kv_width)
     heads = plan.num_heads + plan.num_kv_heads
     if attention == "explicit":
-        seen, kept = plan.seq_len, 4 * width + plan.num_heads * plan.seq_len  # queries, repeated keys and values, their mixture; probabilities
+        blocks = query_blocks(plan.seq_len)
+        seen = sum((end - first) * end for first, end in blocks) / plan.seq_len
+        kept = 4 * width + plan.num_heads * seen  # queries, repeated keys and values, their mixture; probabilities
     else:
         # Rotated queries and keys, mixture, normalizers; and the joint product for its values, or repeated keys and values.
         seen, kept = plan.seq_len / 2, 2 * width + kv_width + plan.num_heads + (2 * width if _is_grouped(plan) else width + 2 * kv_width)
@@ -75,9 +78,15 @@ def attention_price(plan: ModelPlan, *, attention: str) -> Price:
         matmul_params=matrices,
         flops_per_token=6 * matrices + 12 * width * seen,
         activation_elements_per_token=kept,
-        num_operations=60,
+        num_operations=60 if attention != "explicit" else 60 + 9 * (len(blocks) - 1),
     )
     return price + qk_norm if plan.has_qk_norm else price
+
+
+def query_blocks(seq_len: int) -> list[tuple[int, int]]:
+    """First and end of the queries that explicit attention takes at a time. Smaller ones skip more of the future, in more operations (docs/LOG.md)."""
+    size = QUERIES_AT_ONCE if seq_len < MANY_QUERIES else 2 * QUERIES_AT_ONCE
+    return [(first, min(seq_len, first + size)) for first in range(0, seq_len, size)]
 
 
 def _is_grouped(plan: ModelPlan) -> bool:

@@ -21,7 +21,7 @@ CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the si
 INPUT_NOISE = 0.05  # of the inputs replaced, in a text that is read often: a tenth was worse in two texts, a fifth in three (docs/LOG.md)
 WARMUP_SHARE, COOLDOWN_SHARE, FINAL_LR_SHARE = 0.02, 0.55, 0.02
 
-LONGEST_EXPLICIT = 1024  # context up to which explicit attention is taken on CPUs; quicker at 2,048, too, but there memory is priced too low (docs/LOG.md)
+LONGEST_EXPLICIT = 2048  # context up to which explicit attention is taken on CPUs
 NUM_EVALS = 8
 EVAL_SHARE = 0.0015  # of the training time, for one evaluation
 CHECKPOINT_SHARE, CHECKPOINT_S = 0.05, (20.0, 600.0)  # of the training time, between two limits
