@@ -21,7 +21,7 @@ from pufferfish.data.shards import write_validation_text
 from pufferfish.model.load import load_model
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome, Shard, Subset
-from pufferfish.train import checkpoint, finish, loop, saving
+from pufferfish.train import checkpoint, finish, loop, saving, validation
 from pufferfish.train.average import is_worth_it
 from pufferfish.train.clock import DeadlineClock
 from pufferfish.train.loop import Corpora, Training
@@ -110,6 +110,16 @@ def test_evaluating_changes_no_weight(tmp_path):
     assert len(of_kind(EvalDone, with_evals.run())) == 3
     assert not of_kind(EvalDone, without.run())
     assert same_state(with_evals, without)
+
+
+@pytest.mark.parametrize(("large", "times"), [(4 * 97 * 20, 3), (4 * 97 * 20 + 1, 0)])
+def test_memory_of_large_logits_is_given_back_after_each_evaluation(tmp_path, monkeypatch, large, times):
+    given_back = []
+    monkeypatch.setattr(validation, "give_back_freed", lambda: given_back.append(True))
+    monkeypatch.setattr(validation, "LARGE_LOGITS", large)
+    events = list(training(tmp_path, num_evals=3, eval_tokens=200, micro_batch=1, tokens_per_step=20, num_steps=9).run())
+    assert len(of_kind(EvalDone, events)) == 3
+    assert len(given_back) == times
 
 
 def test_a_validation_text_shorter_than_a_window_is_used_whole(tmp_path):

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pufferfish.base.memory import give_back_freed
+from pufferfish.model.loss import chunk_tokens
 from pufferfish.train.step import Trainer
 
 BATCH_TOKENS = 8192  # at a time, at most
+LARGE_LOGITS = 1 << 24  # bytes in float32: evaluations of as many leave holes on the CPU, around which steps then take up to half as much again (docs/LOG.md)
 
 
 class Validation:
@@ -29,6 +32,9 @@ class Validation:
         """Of the sample, with as many windows at a time as a micro-batch has, at most. Not finite where the model is not."""
         self.batch_size = min(self._most, trainer.micro_batch)
         nats = [(len(window), trainer.mean_loss(window[:, :-1], window[:, 1:])) for window in self._batches()]
+        vocab_size, device = trainer.model_plan.vocab_size, trainer.device.type
+        if device == "cpu" and 4 * vocab_size * chunk_tokens(self.batch_size * self._seq_len, vocab_size, device) >= LARGE_LOGITS:
+            give_back_freed()
         return sum(count * loss for count, loss in nats) / sum(count for count, _ in nats) / math.log(2) / self._bytes_per_token
 
     def shrink(self) -> None:
