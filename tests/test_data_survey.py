@@ -1,6 +1,7 @@
 """What the planner is told about vocabularies."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from pufferfish.base.errors import UserError
 from pufferfish.data import survey as survey_room
 from pufferfish.data.corpus import inspect_corpus
 from pufferfish.data.hardness import Hardness
-from pufferfish.data.survey import Survey, survey, text_to_learn_from
+from pufferfish.data.prepare import DRAWN_FACTOR, MIN_DRAWN_BYTES
+from pufferfish.data.survey import Survey, reading_s, survey, text_to_learn_from
 from pufferfish.schema.params import DataParams
 from pufferfish.schema.plan import DataPlan
 
@@ -78,6 +80,25 @@ def test_what_is_left_to_learn_from_is_what_the_split_leaves():
     found, corpus = surveyed(data, 300), inspect_corpus(data)
     limits = {"validation_share": 0.05, "max_validation_bytes": 1_000_000}
     assert text_to_learn_from(corpus, found, **limits) == found.train_bytes == Path("novels/one").stat().st_size
+
+
+def test_few_long_documents_are_measured_on_whole_and_that_is_told():
+    Path("novels").mkdir()
+    for name, count in (("one", 3000), ("two", 2000), ("three", 2500)):
+        write_lines(f"novels/{name}", count)
+    found = surveyed(DataParams(source="text", path="novels"), 300)
+    assert found.held_back_bytes == Path("novels/two").stat().st_size > 3 * 0.05 * sum(path.stat().st_size for path in Path("novels").iterdir())
+
+
+def test_reading_costs_a_pass_for_each_purpose_over_what_is_looked_at():
+    data = write_lines("lines.txt", 4000)
+    corpus, found = inspect_corpus(data), surveyed(data, 300)
+    assert found.read_s_per_mb > 0
+    found = replace(found, read_s_per_mb=0.05)
+    assert reading_s(corpus, found, train_bytes=0, max_validation_bytes=10**6) == pytest.approx(4 * 0.05 * corpus.num_bytes / 1e6)
+    huge = corpus.model_copy(update={"num_bytes": 10**10})
+    assert reading_s(huge, found, train_bytes=0, max_validation_bytes=10**6) == pytest.approx(4 * 0.05 * MIN_DRAWN_BYTES / 1e6)
+    assert reading_s(huge, found, train_bytes=10**9, max_validation_bytes=10**6) == pytest.approx(4 * 0.05 * DRAWN_FACTOR * 1001)
 
 
 def test_of_large_files_two_are_looked_at(monkeypatch):

@@ -88,6 +88,33 @@ def test_a_probe_that_had_much_to_read_is_paid_for():
         decide(replace(case, probed_s=500.0), Measuring(planner.measure, lambda: 1.5))
 
 
+def test_what_few_long_documents_leave_to_measure_on_and_what_reading_takes_are_paid_for():
+    planner = Planner("server")
+    params, found = Params.model_validate({"budget": {"time": "3m"}, "data": {"vocab_size": 2048}}), vocabularies(planner.hardware, 2048)
+    case = Case(params, planner.hardware, planner.corpus, found, planner.text, price_of)
+    usual_phases, long, slow = (
+        decide(each, Measuring(planner.measure, lambda: 1.5)).plan.budget.phases
+        for each in (case, replace(case, held_back_bytes=3e6), replace(case, reading_s=lambda train_bytes: 5.0 + train_bytes / 1e8))
+    )
+    assert long.evaluate_s > 2 * usual_phases.evaluate_s
+    assert slow.prepare_subset_s == pytest.approx(usual_phases.prepare_subset_s + 5.1, abs=0.4)
+    assert all(sum(each.model_dump().values()) == pytest.approx(180) for each in (long, slow))
+
+
+@pytest.mark.parametrize("taken_s", [31.0, 200.0])
+def test_planning_that_took_more_than_there_was_is_refused(taken_s):
+    planner = Planner("server")
+
+    def measure(model, train):
+        planner.spent_s = taken_s
+        return StepTime(0.002, 10**9, 0.3)
+
+    params = Params.model_validate({"budget": {"time": "36s"}, "train": {"compile": False}})
+    case = Case(params, planner.hardware, planner.corpus, vocabularies(planner.hardware, 2048), planner.text, price_of)
+    with pytest.raises(UserError, match="too short"):
+        decide(case, Measuring(measure, lambda: planner.spent_s))
+
+
 def test_what_one_slow_pipeline_took_refuses_no_budget_that_the_usual_margin_bears():
     planner = Planner("server")
     params = Params.model_validate({"budget": {"time": "36s"}, **SMALL})
@@ -687,7 +714,7 @@ def test_text_that_cannot_all_be_encoded_is_read_again_and_that_is_told():
     plan = decide(case, Measuring(planner.measure, lambda: planner.spent_s)).plan
     assert plan.data.train_bytes == case.text.unique_bytes == 4_000_000
     assert plan.forecast.epochs > 1
-    assert any("4.0 MB of the text's 95.0 GB are used: to encode more would take more than 8% of the budget" in row for row in plan.why.reasons)
+    assert any("4.0 MB of the text's 95.0 GB are used: to encode twice as much would take more than 8% of the budget" in row for row in plan.why.reasons)
 
 
 def test_counted_steps_stay_within_the_budget_where_they_can_and_say_so_where_not():

@@ -275,17 +275,29 @@ def test_damaged_pilots_are_told_in_a_line_and_run_anew(workplace):
 
 
 @pytest.fixture
-def text(workplace):
+def data(workplace):
     """A small text with something to learn."""
     source = random.Random(3)
     words = ["".join(source.choices("abcdefghij", k=source.randint(2, 7))) for _ in range(300)]
     Path("lines.txt").write_text("".join(" ".join(source.choices(words, k=13)) + "\n" for _ in range(4000)), "utf-8")
     found = inspect_corpus(DataParams(source="text", path="lines.txt"))
-    data = DataPlan(
+    return DataPlan(
         source="text", path="lines.txt", corpus=found.content, validation_path="", validation_content="", validation_share=0.05,
         max_validation_bytes=9000, vocab_size=300, tokenizer_bytes=100_000, train_bytes=100_000, seed=0,
     )  # fmt: skip
+
+
+@pytest.fixture
+def text(data):
     return running.read_text(data, 120_000)
+
+
+def test_a_pilot_looks_at_as_much_text_as_its_sample_needs(data, text, monkeypatch):
+    asked, split = [], running.split
+    monkeypatch.setattr(running, "split", lambda plan: asked.append(plan.train_bytes) or split(plan))
+    again = running.read_text(data.model_copy(update={"train_bytes": 4 * 10**9}), 120_000)
+    assert asked == [120_000]
+    assert np.array_equal(again.train_N, text.train_N)
 
 
 SMALL = model_plan(vocab_size=300)

@@ -45,6 +45,7 @@ def measurements(workplace, monkeypatch):
     """Counts measurements, which take no time."""
     done = []
     monkeypatch.setattr(probe, "measure", lambda fingerprint: done.append(fingerprint) or SPEEDS)
+    monkeypatch.setattr(probe, "compiler_here", lambda fingerprint: False)
     return done
 
 
@@ -285,6 +286,16 @@ def test_on_cuda_a_compiler_needs_triton_and_pythons_headers(tmp_path, monkeypat
     monkeypatch.setattr(surroundings.importlib.util, "find_spec", lambda name: object() if has_triton else None)
     monkeypatch.setattr(surroundings.shutil, "which", lambda name: name if name in compilers else None)
     assert surroundings.has_compiler("cuda", capability) == expected
+
+
+def test_a_compiler_that_was_installed_since_is_noticed(measurements, told, monkeypatch):
+    assert not probe.probe(WISH, tell=told.append)[0].measured.has_compiler
+    monkeypatch.setattr(probe, "compiler_here", lambda fingerprint: True)
+    hardware, is_measured_anew = probe.probe(WISH, tell=told.append)
+    assert hardware.measured == SPEEDS.model_copy(update={"has_compiler": True})
+    assert not is_measured_anew
+    monkeypatch.setattr(probe, "compiler_here", lambda fingerprint: pytest.fail("asked again"))
+    assert probe.probe(WISH, tell=told.append)[0].measured.has_compiler
 
 
 def test_the_description_names_machine_dtypes_and_speeds(measurements, told):

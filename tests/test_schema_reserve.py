@@ -74,5 +74,9 @@ def test_the_worst_of_few_and_the_second_worst_of_several_decide():
     assert reserve_factor([1.9, 0.9, 1.0]) == pytest.approx(1.0 * RESERVE_MARGIN)
 
 
+def test_an_estimate_that_was_too_high_in_small_pipelines_is_kept_for_large_ones():
+    assert reserve_factor([0.7, 0.75, 0.7]) == 1.0
+
+
 def test_the_factor_has_limits():
     assert (reserve_factor([0.01]), reserve_factor([99.0])) == RESERVE_FACTORS

@@ -116,7 +116,12 @@ def _all_train_bytes(plan: DataPlan, corpus: Corpus, train: Side) -> int:
 
 def enough_bytes(plan: DataPlan) -> int:
     """How much text is looked at, at most."""
-    return max(MIN_DRAWN_BYTES, DRAWN_FACTOR * (plan.train_bytes + plan.max_validation_bytes))
+    return int(looked_at(plan.train_bytes, plan.max_validation_bytes))
+
+
+def looked_at(train_bytes: float, max_validation_bytes: int) -> float:
+    """Bytes of text that are looked at, at most, in order to prepare so many."""
+    return max(MIN_DRAWN_BYTES, DRAWN_FACTOR * (train_bytes + max_validation_bytes))
 
 
 def split(plan: DataPlan, *, most_bytes: int | None = None) -> tuple[Side, Side]:

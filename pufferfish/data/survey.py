@@ -15,7 +15,7 @@ from pufferfish.base import clock
 from pufferfish.base.errors import UserError
 from pufferfish.data.copies import Copies, Lines
 from pufferfish.data.hardness import Hardness, hardness
-from pufferfish.data.prepare import Side, encoded, split
+from pufferfish.data.prepare import Side, encoded, looked_at, split
 from pufferfish.data.select import LONG_PIECE_BYTES, Piece, divide
 from pufferfish.data.shards import token_dtype
 from pufferfish.data.tokenizer import NUM_BASE_TOKENS, encode, shrink, train_up_to
@@ -26,6 +26,7 @@ BLOCK_BYTES = 1 << 14
 HELD_OUT = 4  # one block of the sample in so many is encoded, the others train the tokenizer
 HARDNESS_VOCABULARY = 2048  # for all texts the same, so that they can be compared
 SMALL_BYTES, USUAL_VOCABULARY = 1_000_000, 512  # a text from this size on looks at smaller vocabularies only where it fills no other, as numbers do
+PASSES = 4  # of a preparation over the text: for its catalog, its tokenizer, what is measured on and what is learned from
 MOST_BYTES = 16_000_000  # of text that are looked at: short lines take half a second for each pass
 
 
@@ -47,6 +48,8 @@ class Survey:
     hardness: Hardness
     copies: Copies
     train_bytes: int  # to learn from, of what was looked at: see `text_to_learn_from`
+    held_back_bytes: int  # to measure on; more than is wished for, where documents are few and long
+    read_s_per_mb: float  # for one pass over the text
 
 
 def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
@@ -55,7 +58,10 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
     One tokenizer is trained, the largest; the smaller are its first merges. Raises UserError that names the reachable size if
     what is looked at fills none, and as `split` does.
     """
+    start_s = clock.now_s()
     train, validation = split(plan, most_bytes=MOST_BYTES)
+    read_bytes = train.documents.num_bytes + (validation.documents.num_bytes if validation.documents is not train.documents else 0)
+    read_s_per_mb = (clock.now_s() - start_s) / read_bytes * 1e6
     sample_bytes = plan.train_bytes
     while True:
         pieces = list(train.read(max_bytes=sample_bytes, seed=plan.seed))
@@ -86,7 +92,8 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
     held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed, piece_bytes=LONG_PIECE_BYTES))
     sample = list(train.read(max_bytes=plan.train_bytes, seed=plan.seed)) if sample_bytes > plan.train_bytes else pieces
     hardness_tokenizer = shrink(largest, min(reached, HARDNESS_VOCABULARY))
-    return Survey(vocabularies, _hardness(sample, held_back, hardness_tokenizer), _copies(plan, sample, held_back, train), train.num_bytes)
+    text = _hardness(sample, held_back, hardness_tokenizer), _copies(plan, sample, held_back, train)
+    return Survey(vocabularies, *text, train.num_bytes, min(validation.num_bytes, plan.max_validation_bytes), read_s_per_mb)
 
 
 def _survey_vocabulary(tokenizer: Tokenizer, texts: list[str], train_s_per_mb: float) -> VocabularySurvey:
@@ -125,6 +132,11 @@ def text_to_learn_from(corpus: Corpus, found: Survey, *, validation_share: float
     if corpus.validation_path:
         return corpus.num_bytes
     return corpus.num_bytes - int(min(validation_share * corpus.num_bytes, max_validation_bytes))
+
+
+def reading_s(corpus: Corpus, found: Survey, *, train_bytes: float, max_validation_bytes: int) -> float:
+    """What it takes to read the text in order to prepare so much of it: it is read once for each purpose, and many short documents take long."""
+    return PASSES * found.read_s_per_mb * min(corpus.num_bytes, looked_at(train_bytes, max_validation_bytes)) / 1e6
 
 
 def _megabytes(texts: list[str]) -> float:

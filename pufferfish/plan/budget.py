@@ -17,13 +17,14 @@ EVALUATE_STARTS, EVALUATE_S = 1.3, 0.8
 EXPORT_STARTS, EXPORT_S = 2.0, 1.0
 RESERVE_MARGIN = 1.25  # on evaluation and export, which nobody can shorten when they turn out slow
 SEVERAL = 3  # earlier pipelines, one of which may have met an accident
-RESERVE_FACTORS = (0.7, 4.0)  # at least and at most, on what they are estimated to take
+RESERVE_FACTORS = (1.0, 4.0)  # at least and at most, on what they are estimated to take: small pipelines say little of what large ones take
 PAUSE_S = 0.45  # DVC between two stages
 NUM_PAUSES = 5
 EVALUATED_PER_TRAINED = 3.0  # a forward pass costs a third of both, but a simple model is counted beside it and samples are written
 # For each parameter: loading and writing samples; writing, loading again, comparing and hashing the export; hashing between the stages. Seen with 124 million
 # parameters on 2 cores, 497 MB (docs/LOG.md).
 EVALUATE_S_PER_PARAM, EXPORT_S_PER_PARAM, PAUSES_S_PER_PARAM = 8.2e-8, 2.5e-8, 1e-8
+WRITTEN_PER_PARAM = 4  # bytes of an export
 MIN_TRAIN_SHARE = 0.1  # of the budget: with less left for training, the budget is refused
 PLANNING_SHARES = ((120.0, 0.08), (float("inf"), 0.05))  # up to so many seconds of budget, so much of it for planning
 
@@ -46,7 +47,8 @@ def reserve_s(hardware: Hardware, *, validation_tokens: float, trained_tokens_pe
     """Seconds for evaluate, export, and the two pauses before them."""
     start_s = hardware.measured.import_torch_s
     evaluate_s = EVALUATE_STARTS * start_s + EVALUATE_S + validation_tokens / (EVALUATED_PER_TRAINED * trained_tokens_per_s) + EVALUATE_S_PER_PARAM * num_params
-    export_s = EXPORT_STARTS * start_s + EXPORT_S + EXPORT_S_PER_PARAM * num_params
+    written_s_per_param = max(EXPORT_S_PER_PARAM, WRITTEN_PER_PARAM / hardware.measured.disk_write_bytes_per_s)
+    export_s = EXPORT_STARTS * start_s + EXPORT_S + written_s_per_param * num_params
     return factor * evaluate_s, factor * export_s, 2 * PAUSE_S + PAUSES_S_PER_PARAM * num_params
 
 

@@ -75,8 +75,8 @@ class Candidate:
 
     @property
     def fitting_steps(self) -> int:
-        """Optimizer steps that fit into the time."""
-        return int(self.loop_s / self.step_s)
+        """Optimizer steps that fit into the time; none where planning has used up more than there was."""
+        return max(0, int(self.loop_s / self.step_s))
 
     @property
     def unused_s(self) -> float:
@@ -207,7 +207,9 @@ def compile_choices(situation: Situation) -> list[bool]:
     wish, measured = situation.train.compile, situation.hardware.measured
     if wish is True and not measured.has_compiler:
         raise UserError(
-            "torch.compile does not work here", saw="train.compile: true, and no C++ compiler", fix="install g++ or clang, or set `train.compile: auto`"
+            "torch.compile does not work here",
+            saw="train.compile: true, and no C++ compiler with Python's headers, or no Triton for this device",
+            fix="install what `pufferfish doctor` names, or set `train.compile: auto`",
         )
     if wish != "auto":
         return [wish]

@@ -52,6 +52,8 @@ class Case:
     pilots: Sequence[Sequence[Pilot]] = ()  # of earlier plans for this text, those of one plan together
     reserve_factor: float = budget.RESERVE_MARGIN  # see `budget.reserve_factor`
     probed_s: float = 0.0  # that the probe took in this pipeline: to read much text takes long
+    held_back_bytes: float = 0.0  # that are measured on, as the survey found them
+    reading_s: Callable[[float], float] = lambda train_bytes: 0.0  # for preparing so much of the text, without encoding
 
     @cached_property
     def machine(self) -> Machine:
@@ -96,15 +98,15 @@ class Case:
     def divided(self, vocabulary: Vocabulary, *, plan_s: float, expected: Expected | None = None) -> BudgetPlan:
         """The budget by phase; training gets what is left. Until something is expected, it is a small model."""
         expected = expected or self._rough(vocabulary)
-        validation_bytes = min(self.corpus.validation_bytes or VALIDATION_SHARE * self.corpus.num_bytes, MAX_VALIDATION_BYTES)
+        usual_bytes = min(self.corpus.validation_bytes or VALIDATION_SHARE * self.corpus.num_bytes, MAX_VALIDATION_BYTES)
         learning_s = self.tokenizer_bytes(vocabulary) / 1e6 * vocabulary.train_tokenizer_s
         encoding_s = min(self.all_text.unique_bytes, expected.train_bytes) / 1e6 * vocabulary.encode_s_per_mb
         return budget.divide(
             self.total_s,
             self.hardware,
             plan_s=plan_s,
-            prepare_s=PREPARE_START_S + learning_s + encoding_s,
-            validation_tokens=validation_bytes / vocabulary.bytes_per_token,
+            prepare_s=PREPARE_START_S + self.reading_s(expected.train_bytes) + learning_s + encoding_s,
+            validation_tokens=max(usual_bytes, self.held_back_bytes) / vocabulary.bytes_per_token,
             trained_tokens_per_s=expected.tokens_per_s,
             num_params=expected.num_params,
             factor=self.reserve_factor,

@@ -31,17 +31,17 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
     best = selection.best
     epochs = selection.epochs
     sizes = ", ".join(f"{v.vocab_size}: {v.bytes_per_token:.2f}" for v in case.vocabularies)
-    fastest = "as pinned" if case.params.train.dtype != "auto" else "the fastest that runs here, by measured matrix products"
+    fastest = "as pinned" if case.params.train.dtype != "auto" else "the best that runs here, by measured matrix products (float16 has to be twice as quick)"
     rows = [f"vocabulary {best.model.vocab_size}: bytes per token on a sample of this text are {sizes}", f"{best.train.dtype}: {fastest}"]
     if known := case.text.experience.num_outcomes:
         rows.append(f"{known} earlier training{'s' if known > 1 else ''} on this text: the law is corrected by {case.text.experience.correction - 1:+.1%}")
     if not best.measured:
         rows.append("the pace is predicted from the machine's measured speeds: no step of this configuration was measured")
     if epochs > 1:
-        rows.append(f"the text is read {epochs:.1f} times; more text would help")
+        rows.append(f"the text is read {epochs:.1f} times" + ("; more text would help" if case.text is case.all_text else ""))
     if epochs > 1 and case.text is not case.all_text and selection.train_bytes < case.all_text.unique_bytes:
         share = f"{format_bytes(selection.prepared_bytes)} of the text's {format_bytes(case.all_text.unique_bytes)}"
-        rows.append(f"{share} are used: to encode more would take more than {ENCODING_SHARE:.0%} of the budget")
+        rows.append(f"{share} are used: to encode twice as much would take more than {ENCODING_SHARE:.0%} of the budget")
     if best.unused_s:
         reason = "more readings were never tried" if epochs >= 0.99 * EPOCHS[-1] else "to read the text more often would do more harm than good"
         rows.append(f"{format_duration(best.unused_s)} of the budget are left unused: {reason}")

@@ -45,7 +45,7 @@ def fly(case: Case, measuring: Measuring, situation: Situation, candidates: list
     def left_s() -> float:
         return USED_SHARE * (case.planning_limit_s - WRITE_S - measuring.spent_s())
 
-    if measuring.open_pilots is None or left_s() < READING_S + FEWEST * SHORTEST_S:
+    if measuring.open_pilots is None or left_s() < READING_S + case.reading_s(LEAST_SAMPLE_BYTES) + FEWEST * SHORTEST_S:
         return candidates, []
     affordable_s = MEASURED_SHARE * left_s()
     picks = diverse([each for each in candidates if each.measured or _is_quickly_measured(each, affordable_s)], case.text)[: _most(left_s())]

@@ -33,6 +33,9 @@ def probe(params: HardwareProbeParams, *, tell: Callable[[str], None] = print) -
         tell(note)
     kept = kept_speeds(identity.fingerprint, tell=tell)
     measured = kept or measure(identity.fingerprint)
+    if kept and not kept.has_compiler and compiler_here(identity.fingerprint):  # installed since then
+        measured = kept.model_copy(update={"has_compiler": True})
+        keep_speeds(identity.fingerprint, measured)
     if not kept:
         keep_speeds(identity.fingerprint, measured)
         if load_advice():
@@ -93,6 +96,13 @@ def unusable_place(path: Path, error: OSError) -> UserError:
     return UserError("the measured speeds cannot be kept", saw=f"{error.strerror}: {path}", fix="free some space, or mend the permissions")
 
 
+def compiler_here(fingerprint: Fingerprint) -> bool:
+    """Whether torch.compile can work on the chosen device."""
+    from pufferfish.probe import surroundings
+
+    return surroundings.has_compiler(fingerprint.device, fingerprint.gpus[0].compute_capability if fingerprint.device == "cuda" else "")
+
+
 def measure(fingerprint: Fingerprint) -> Measured:
     """Measure all speeds of the chosen device. Raises UserError where the device cannot compute, or the disk cannot be written."""
     from pufferfish.probe import measure as speeds
@@ -105,7 +115,7 @@ def measure(fingerprint: Fingerprint) -> Measured:
         raise UserError("this folder cannot be written", saw=f"{error.strerror}: {folder}", fix="mend the permissions, or work in another folder") from None
     gpu = fingerprint.gpus[0] if fingerprint.device == "cuda" else None
     with ThreadPoolExecutor(1) as beside:  # the compiler's trial is a process of its own, and importing torch leaves it a core
-        has_compiler = beside.submit(surroundings.has_compiler, fingerprint.device, gpu.compute_capability if gpu else "")
+        has_compiler = beside.submit(compiler_here, fingerprint)
         import_torch_s = surroundings.import_torch_s()
     try:
         device = speeds.prepare_device(fingerprint.device, fingerprint.num_threads)

@@ -39,13 +39,16 @@ def _kept(found: Survey) -> dict[str, Any]:
         "hardness": astuple(found.hardness),
         "copies": astuple(found.copies),
         "train_bytes": found.train_bytes,
+        "held_back_bytes": found.held_back_bytes,
+        "read_s_per_mb": found.read_s_per_mb,
     }
 
 
 def _read_survey(answer: Any) -> Survey:
     vocabularies = [VocabularySurvey(int(size), *map(float, costs)) for size, *costs in answer["vocabularies"]]
     hardness, copies = (map(float, answer[name]) for name in ("hardness", "copies"))
-    return Survey(vocabularies, Hardness(*hardness), Copies(*copies), int(answer["train_bytes"]))
+    sizes = int(answer["train_bytes"]), int(answer["held_back_bytes"])
+    return Survey(vocabularies, Hardness(*hardness), Copies(*copies), *sizes, float(answer["read_s_per_mb"]))
 
 
 class KnownSteps:

@@ -44,7 +44,7 @@ class PilotText:
 
 def read_text(data: DataPlan, sample_bytes: int) -> PilotText:
     """A sample of each side of the split that is planned, with a tokenizer of the planned size that learned from the first."""
-    train, validation = split(data)
+    train, validation = split(data.model_copy(update={"train_bytes": sample_bytes}))
     pieces = list(train.read(max_bytes=sample_bytes, seed=data.seed))
     held_back = list(validation.read(max_bytes=data.max_validation_bytes, seed=data.seed, piece_bytes=LONG_PIECE_BYTES))
     every = max(1, sample_bytes // LEAST_SAMPLE_BYTES)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 
-from pufferfish.data.survey import text_to_learn_from
+from pufferfish.data.survey import reading_s, text_to_learn_from
 from pufferfish.model.price import decoder_price
 from pufferfish.plan import table
 from pufferfish.plan.budget import reserve_factor
@@ -65,7 +65,18 @@ def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardw
     noisy_from = math.inf if params.train.input_noise == 0 else NOISE_EPOCHS
     text = Text(unique_bytes, difficulty(hardness.bpb), known, copies.share, copies.num_bytes, wear(hardness.slope), noisy_from)
     rounds, factor = pilots.rounds if pilots else [], reserve_factor(ratios(hardware.identity))
-    return Case(params, hardware, corpus, found.vocabularies, text, price_of=_price_of, pilots=rounds, reserve_factor=factor)
+    return Case(
+        params,
+        hardware,
+        corpus,
+        found.vocabularies,
+        text,
+        price_of=_price_of,
+        pilots=rounds,
+        reserve_factor=factor,
+        held_back_bytes=found.held_back_bytes,
+        reading_s=lambda train_bytes: reading_s(corpus, found, train_bytes=train_bytes, max_validation_bytes=MAX_VALIDATION_BYTES),
+    )
 
 
 def _price_of(model: ModelPlan, attention: str) -> Price:
