@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from machines import MACHINES
-from toys import outcome, whole_plan
+from toys import model_plan, outcome, whole_plan
 
 from pufferfish.base import atomic, paths
 from pufferfish.base.errors import UserError
 from pufferfish.cli import main as cli
-from pufferfish.schema.reports import Evaluation
+from pufferfish.schema.reports import Evaluation, ExportReport
 from pufferfish.track import browse
 from pufferfish.ui.tables import STAGES
 
@@ -165,6 +165,19 @@ def test_a_stamp_that_tells_no_time_is_told_by_the_name_of_its_stage(finished, c
     paths.timing("train").write_text(stamp)
     assert cli.main(["summary"]) == 2
     assert "what the stage train cost is not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", ["plan", "evaluation", "export"])
+def test_what_an_interrupted_run_left_of_the_one_before_is_not_told_as_its_result(finished, capsys, left):
+    if left == "plan":
+        whole_plan(model_plan(num_layers=9)).save(paths.PLAN)
+    if left == "evaluation":
+        Evaluation.load(paths.EVALUATION).model_copy(update={"weights_sha256": "other"}).save(paths.EVALUATION)
+    if left == "export":
+        numbers = dict.fromkeys(("num_bytes", "max_logit_difference", "num_texts_compared"), 1)
+        ExportReport(weights_sha256="other", folder="artifacts/export/hf", architecture="Qwen3ForCausalLM", **numbers).save(paths.EXPORT / "hf.json")
+    assert cli.main(["summary"]) == 2
+    assert {"plan": "the model is of another plan"}.get(left, f"the {left} is of another model") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"\xff"), lambda path: path.mkdir()], ids=["no text", "a folder"])

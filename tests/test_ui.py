@@ -233,11 +233,11 @@ def test_the_summary_says_whether_it_was_late(plan, hardware, outcome, evaluatio
     assert "between stages" in text
 
 
-def test_stages_of_different_days_are_summed_without_the_pause(plan, hardware, outcome, evaluation, report):
+def test_between_stages_of_different_days_the_planned_pause_is_counted(plan, hardware, outcome, evaluation, report):
     stamps = timing()
     stamps["train"] |= {"start_s": 90_000.0, "end_s": 90_141.0}
     text = summary(plan, hardware, stamps, outcome, evaluation, report, "")
-    assert "3.0 s early" in text.splitlines()[0]
+    assert "0.3 s early" in text.splitlines()[0], "three real pauses and two planned ones"
 
 
 def test_the_summary_is_one_screen_with_everything(plan, hardware, outcome, evaluation, report):

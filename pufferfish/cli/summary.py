@@ -25,11 +25,23 @@ def run(arguments: argparse.Namespace) -> int:
     outcome, evaluation = Outcome.load(paths.MODEL / "outcome.json"), Evaluation.load(paths.EVALUATION)
     reports = sorted(paths.EXPORT.glob("*.json"))
     report = ExportReport.load(reports[0]) if reports else None
+    check_one_run(plan, outcome, evaluation, report)
     stamps = {stage: read_stamp(stage) for stage in STAGES}
     if outcome.num_resumes:  # the stamp knows only the last process
         stamps["train"]["elapsed_s"] = outcome.train_s
     print(summary(plan, hardware, stamps, outcome, evaluation, report, read_sample()))
     return 0
+
+
+def check_one_run(plan: Plan, outcome: Outcome, evaluation: Evaluation, report: ExportReport | None) -> None:
+    """Raises UserError where one of them is left from an earlier run, because a later one was interrupted."""
+    for what, saw, wanted in (
+        ("model is of another plan", outcome.plan, plan.identity),
+        ("evaluation is of another model", evaluation.weights_sha256, outcome.weights_sha256),
+        ("export is of another model", report.weights_sha256 if report else outcome.weights_sha256, outcome.weights_sha256),
+    ):
+        if saw != wanted:
+            raise UserError(f"the last run is not finished: the {what}", saw=f"{saw[:16]}, not {wanted[:16]}", fix="run `dvc repro`")
 
 
 def read_stamp(stage: str) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def prepare_subset(plan: DataPlan, folder: Path, report: Callable[[str], None]) 
 
 
 def _write(plan: DataPlan, all_train_bytes: int, train: Side, validation: Side, tokenizer: Tokenizer, folder: Path) -> Subset:
-    tokenizer.save(str(folder / shards.TOKENIZER))
+    (folder / shards.TOKENIZER).write_text(tokenizer.to_str(pretty=True), "utf-8")
     dtype = shards.token_dtype(plan.vocab_size)
     held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed, piece_bytes=LONG_PIECE_BYTES))
     validation_text_sha256 = shards.write_validation_text(folder, [b"".join(parts) for parts in _by_document(held_back)])
@@ -166,7 +166,7 @@ def write_shard(path: Path, pieces: Iterable[Piece], tokenizer: Tokenizer, dtype
     num_tokens = num_documents = num_bytes = 0
     with open(path, "wb") as file:
         for piece, ids in encoded(pieces, tokenizer, dtype):
-            ids.tofile(file)
+            file.write(ids.tobytes())
             num_tokens, num_documents, num_bytes = num_tokens + len(ids), num_documents + piece.is_first, num_bytes + len(piece.content)
     return Shard(file=path.name, sha256=digest_file(path), num_tokens=num_tokens, num_documents=num_documents, num_bytes=num_bytes)
 

@@ -31,7 +31,7 @@ Timing = Mapping[str, Mapping[str, Any]]
 
 def summary(plan: Plan, hardware: Hardware, timing: Timing, outcome: Outcome, evaluation: Evaluation, export_report: ExportReport | None, sample: str) -> str:
     """The whole screen. `timing` holds for each stage what it wrote: `start_s`, `end_s`, `elapsed_s`, `boot_id`."""
-    spent_s = total_spent_s(timing)
+    spent_s = total_spent_s(plan, timing)
     budget = f"{lateness(spent_s, plan.budget.total_s)} for a budget of {format_duration(plan.budget.total_s)}"
     parts = [
         [f"Done: {evaluation.val_bpb:.3f} bits per byte, {budget}.", ""],
@@ -58,17 +58,17 @@ def facts(plan: Plan, hardware: Hardware, outcome: Outcome) -> list[str]:
     return [line for label, text in pairs for line in labelled(label, text, width=WIDTH)]
 
 
-def pauses_s(timing: Timing) -> float | None:
-    """Seconds between the stages, None where they did not run in one go."""
-    stamps = [timing[stage] for stage in STAGES]
-    gaps = [later["start_s"] - earlier["end_s"] for earlier, later in itertools.pairwise(stamps)]
-    is_one_go = len({stamp["boot_id"] for stamp in stamps}) == 1 and all(0 <= gap_s <= MAX_PAUSE_S for gap_s in gaps)
-    return sum(gaps) if is_one_go else None
+def pauses_s(plan: Plan, timing: Timing) -> float:
+    """Seconds between the stages; the planned ones between two that did not run one after the other."""
+    pairs = list(itertools.pairwise(timing[stage] for stage in STAGES))
+    usual_s = plan.budget.phases.between_s / len(pairs)
+    gaps = [later["start_s"] - earlier["end_s"] if later["boot_id"] == earlier["boot_id"] else -1.0 for earlier, later in pairs]
+    return sum(gap_s if 0 <= gap_s <= MAX_PAUSE_S else usual_s for gap_s in gaps)
 
 
-def total_spent_s(timing: Timing) -> float:
+def total_spent_s(plan: Plan, timing: Timing) -> float:
     """What the experiment cost. A stage that was not run again is charged what it cost when it ran."""
-    return sum(float(timing[stage]["elapsed_s"]) for stage in STAGES) + (pauses_s(timing) or 0.0)
+    return sum(float(timing[stage]["elapsed_s"]) for stage in STAGES) + pauses_s(plan, timing)
 
 
 def lateness(spent_s: float, total_s: float) -> str:
@@ -82,15 +82,13 @@ def lateness(spent_s: float, total_s: float) -> str:
 def time_table(plan: Plan, timing: Timing) -> list[str]:
     """Planned against spent, phase by phase."""
     spent = {stage: float(timing[stage]["elapsed_s"]) for stage in STAGES}
-    between_s = pauses_s(timing)
-    if between_s is not None:
-        spent["between stages"] = between_s
+    spent["between stages"] = pauses_s(plan, timing)
     rows = [("time", "planned", "spent", "")]
     for name, planned_s in phase_rows(plan.budget.phases):
-        rows.append((name, format_duration(planned_s), format_duration(spent[name]) if name in spent else "-", ""))
+        rows.append((name, format_duration(planned_s), format_duration(spent[name]), ""))
     if plan.budget.unused_s:
         rows.append(("left unused", format_duration(plan.budget.unused_s), "", ""))
-    spent_s = total_spent_s(timing)
+    spent_s = total_spent_s(plan, timing)
     rows.append(("total", format_duration(plan.budget.total_s), format_duration(spent_s), lateness(spent_s, plan.budget.total_s)))
     return columns(rows, align="<>><")
 
