@@ -169,6 +169,24 @@ def test_the_screen_redraws_at_most_four_times_a_second(plan, monkeypatch):
     assert "loss 3.457" in stream.getvalue()
 
 
+def test_a_reader_that_pauses_does_not_hold_up_the_work(plan):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writer, b"unread " * 100)
+    os.set_blocking(writer, True)
+    with os.fdopen(writer, "w") as stream, os.fdopen(reader, "rb") as unread:
+        with open_view(plan, stream=stream) as view:
+            view(Warned(step=1, message="said to nobody"))
+            unread.read(1 << 15)
+            view(Warned(step=2, message="said in time"))
+        stream.close()
+        said = unread.read()
+    assert b"said in time" in said
+    assert b"nobody" not in said
+
+
 def test_the_view_suits_the_place(plan, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("CI", raising=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import TextIO
 
 
@@ -11,3 +12,11 @@ def mute(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def would_wait(stream: TextIO) -> bool:
+    """Whether writing would hold up the writer: to a terminal that was stopped (Ctrl-S), or a full pipe whose reader pauses."""
+    try:
+        return not select.select([], [stream.fileno()], [], 0.0)[1]
+    except (OSError, ValueError):  # closed, or nothing of the system's: writing tells
+        return False

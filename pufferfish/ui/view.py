@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from pufferfish.base.events import Event
-from pufferfish.base.output import mute
+from pufferfish.base.output import mute, would_wait
 from pufferfish.schema.plan import Plan
 from pufferfish.ui.plain import PlainView
 from pufferfish.ui.screen import ScreenView, suits
@@ -19,12 +19,13 @@ from pufferfish.ui.screen import ScreenView, suits
 def open_view(plan: Plan, *, stream: TextIO) -> Iterator[Callable[[Event], None]]:
     """A panel for a terminal, else lines, to be called with events. NO_COLOR is respected.
 
-    Where nothing can be written any more, the reader has gone, the terminal was closed or the log's disk is full, the work goes on unseen.
+    Where nothing can be written any more, the reader has gone, the terminal was closed or the log's disk is full, the work goes on unseen; so it does
+    while the terminal is stopped or the reader pauses.
     """
     view = view_for(plan, stream)
     _unless_unread(stream, view.__enter__)
     try:
-        yield lambda event: _unless_unread(stream, view, event)
+        yield lambda event: None if would_wait(stream) else _unless_unread(stream, view, event)
     finally:
         _unless_unread(stream, view.__exit__, *sys.exc_info())
 
