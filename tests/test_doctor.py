@@ -119,6 +119,14 @@ def test_waiting_rows_are_counted(checkout, capsys):
     assert "1 rows wait" in examine(capsys)[1]["tracking"]["saw"]
 
 
+def test_rows_for_another_store_are_told_as_such(checkout, capsys):
+    journal.folder().mkdir(parents=True)
+    (journal.folder() / "row.jsonl").write_bytes(journal.encode({"type": "start", "store": "another", "pid": 0}))
+    told = examine(capsys)[1]["tracking"]
+    assert "1 rows in" in told["saw"]
+    assert "MLFLOW_TRACKING_URI" in told["fix"]
+
+
 def make_work(name, num_bytes, age_s):
     folder = paths.state() / "work" / name
     folder.mkdir(parents=True)

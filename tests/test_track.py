@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import os
 import shutil
 import signal
@@ -23,7 +26,7 @@ from pufferfish.track.clean import MAX_VALUE, flat, without_secrets
 from pufferfish.track.listener import TrainingListener
 from pufferfish.track.spool import spool_stage
 from pufferfish.track.tracker import Tracker
-from pufferfish.track.training import track_training
+from pufferfish.track.training import track_result, track_training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # MLflow and SQLAlchemy, not ours
 DONE_S = 60.0  # for a child process on a busy machine
@@ -200,13 +203,55 @@ def test_what_a_killed_process_left_does_not_undo_a_finished_row(checkout, child
 
 def test_a_server_that_does_not_answer_is_like_a_locked_store(checkout, childless, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with monkeypatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        with begin() as tracker:
-            tracker.metrics({"train/loss": 2.0}, 1)
-        assert len(deliver_all().warnings) == 1
-    deliver_all()
-    assert history(rows()[0], "train/loss") == [(1, 2.0)]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with begin() as tracker:
+        tracker.metrics({"train/loss": 2.0}, 1)
+    parent = deliver_all()
+    assert len(parent.warnings) == 1
+    assert parent.told == ["blocked", "left"]
+    assert journal.abandoned() == journals() != []
+
+
+def test_rows_wait_for_the_store_that_they_were_written_for(checkout, database, childless, monkeypatch):
+    other = database.with_name("other.db")
+    shutil.copy(database, other)
+    spool_stage("plan")
+    waiting = {path: path.read_bytes() for path in journals()}
+    with monkeypatch.context() as patch, journal.attending():
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+        assert not journal.is_attended(), "by nobody for this store"
+        spool_stage("prepare-subset")
+        assert worker.stay(GoneParent(), linger_s=0.1)
+        assert [row.info.run_name for row in rows("pufferfish/stages")] == ["prepare-subset"]
+        assert {path: path.read_bytes() for path in journals()} == waiting
+    assert rows("pufferfish/stages") == []
+    assert worker.deliver_all_abandoned(GoneParent())
+    assert [row.info.run_name for row in rows("pufferfish/stages")] == ["plan"]
+    assert journals() == []
+
+
+def test_a_journal_of_an_older_version_goes_to_any_store(checkout, monkeypatch):
+    spool_stage("plan")
+    (path,) = journals()
+    start, *others = path.read_bytes().splitlines(keepends=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert journal.abandoned() == []
+    path.write_bytes(b"".join([journal.encode({key: value for key, value in json.loads(start).items() if key != "store"}), *others]))
+    assert journal.abandoned() == [path]
+
+
+def test_the_name_of_a_store_gives_no_address_away_and_outlives_passwords_and_moves(checkout, monkeypatch):
+    own = store.name()
+    monkeypatch.setenv("DVC_ROOT", str(checkout.with_name("elsewhere")))
+    assert store.name() == own
+    names = []
+    for uri in ("https://me:pa55@runs.example.org", "https://me:later@runs.example.org", "https://me:pa55@runs.example.net"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        names.append(store.name())
+    spool_stage("plan")
+    assert "example.net" not in journals()[0].read_text()
+    assert names[0] == names[1]
+    assert len({own, *names}) == 3
 
 
 def test_delivering_a_journal_twice_changes_nothing(checkout, childless):
@@ -301,13 +346,69 @@ def test_what_went_wrong_with_the_row_of_a_training_is_told_at_its_end(checkout,
     assert capsys.readouterr().err.startswith("tracking: tracking stopped (see ")
 
 
-def test_a_state_folder_that_cannot_be_written_only_warns(tmp_path, monkeypatch):
+def test_what_went_wrong_with_the_row_of_a_result_is_told_once(checkout, monkeypatch, capsys):
+    def refuse(self, path):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(Tracker, "_start_worker", refuse)
+    with track_result(whole_plan(), run_key="key"):
+        pass
+    assert capsys.readouterr().err == "tracking: tracking is not complete: no more processes\n"
+
+
+CHATTY_WORKER = """
+import os
+from pufferfish.track import worker
+
+def deliver(reader, parent, linger_s):
+    print("View run 3m at: http://127.0.0.1:5000", flush=True)
+    os.system("echo a child of the worker")
+    parent.warn("the store is full")
+    parent.tell("done")
+    return False
+
+worker.import_early = lambda: print("a library is imported")
+worker.deliver = deliver
+worker.main()
+"""
+
+
+def test_what_libraries_print_in_the_worker_reaches_the_log_and_not_the_parent(checkout, childless):
+    begin()
+    command = [sys.executable, "-c", CHATTY_WORKER, str(journals()[0]), "0"]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    assert [json.loads(line) for line in ended.stdout.splitlines()] == [{"kind": "warning", "text": "the store is full"}, {"kind": "done", "text": ""}]
+    assert all(text in ended.stderr for text in ("View run", "a child of the worker", "a library is imported", "the store is full"))
+
+
+def test_a_line_that_is_no_message_is_passed_over(checkout, monkeypatch):
+    lines = [
+        "View run 3m at: http://127.0.0.1:5000",
+        "7",
+        "\xff",
+        '{"a": 1}',
+        '{"kind": "warning", "text": "the store is full"}',
+        '{"kind": "done", "text": ""}',
+    ]
+    code = f"import sys; sys.stdout.buffer.write({chr(10).join(lines).encode('latin-1')!r} + b'\\n')"
+    monkeypatch.setattr(
+        Tracker, "_start_worker", lambda self, path: subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    )
+    tracker = begin()
+    tracker.finish(timeout_s=DONE_S)
+    assert tracker._process.wait(DONE_S) == 0
+    assert tracker._is_delivered
+    assert tracker.warnings == ["the store is full"]
+
+
+def test_a_state_folder_that_cannot_be_written_only_warns(tmp_path, monkeypatch, capsys):
     (tmp_path / ".pufferfish").write_text("in the way")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     with begin() as tracker:
         tracker.metrics({"train/loss": 1.0}, 1)
     assert len(tracker.warnings) == 1
-    assert "row in tracking is lost" in spool_stage("plan")
+    spool_stage("plan")
+    assert capsys.readouterr().err.splitlines()[0].startswith("tracking: the row of plan is lost: ")
 
 
 def test_a_full_disk_tears_one_line_and_no_other(tmp_path, monkeypatch):
@@ -330,6 +431,20 @@ def test_two_workers_never_deliver_the_same_journal_at_once(tmp_path):
     assert journal.Reader.open(path, is_waiting=False) is None
     first.remove()
     assert journal.Reader.open(path, is_waiting=False) is None
+
+
+def test_the_lock_is_one_that_nfs_gives_too(tmp_path, monkeypatch):
+    def flock_of_nfs(descriptor, operation, flock=fcntl.flock):
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(journal.fcntl, "flock", flock_of_nfs)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(journal.encode({"type": "start"}))
+    reader = journal.Reader.open(path, is_waiting=False)
+    assert reader.read() == [{"type": "start"}]
+    reader.remove()
 
 
 def test_the_journal_of_living_work_is_not_abandoned(checkout, childless):

@@ -224,9 +224,13 @@ def check_tracking() -> Check:
 
 def check_spool() -> Iterator[Check]:
     """Rows that have not reached the store; running stages have one each."""
-    waiting = sorted(journal.folder().glob("*.jsonl"))
-    if waiting:
-        yield Check("tracking", "warn", f"{len(waiting)} rows wait in {journal.folder()}", "the next run delivers them")
+    waiting = [journal.start_message(path) or {} for path in sorted(journal.folder().glob("*.jsonl"))]
+    ours = sum(map(journal.is_for_our_store, waiting))
+    if ours:
+        yield Check("tracking", "warn", f"{ours} rows wait in {journal.folder()}", "the next run delivers them")
+    if others := len(waiting) - ours:
+        fix = "run with the MLFLOW_TRACKING_URI that they were written for, or without one"
+        yield Check("tracking", "warn", f"{others} rows in {journal.folder()} wait for another store", fix)
 
 
 def check_work(*, prune: bool) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 The work appends (one `write` of microseconds, no lock, no thread), a worker follows and delivers. The worker holds the file's
 lock; when either of them dies the file stays, and the next worker delivers it. Every line carries its own time, so that
 delivering it twice changes nothing in the store. A second lock says that some worker is there and looks for what others left.
+The first line names the store that the row is for; a worker delivers only what is for its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import psutil
 
 from pufferfish.base import paths
+from pufferfish.track import store
 
 SAME_START_S = 60.0  # process start times are only as steady as the system's date
 MAX_FINISH_BYTES = 200  # of the last line
@@ -71,7 +73,7 @@ class Reader:
     def open(cls, path: Path, *, is_waiting: bool) -> Reader | None:
         """None if the journal is gone, or is being delivered by another process and we do not wait for that."""
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)  # NFS locks only what is open for writing
         except FileNotFoundError:
             return None
         try:
@@ -140,16 +142,21 @@ def is_finished(path: Path) -> bool:
 
 
 def abandoned() -> list[Path]:
-    """Journals whose work has ended or died, the oldest first. Whether somebody delivers them now, their locks say."""
+    """Journals for our store whose work has ended or died, the oldest first. Whether somebody delivers them now, their locks say."""
     if not folder().is_dir():
         return []
     starts = [(path, start_message(path)) for path in sorted(folder().glob("*.jsonl"))]
-    return [path for path, start in starts if start and (not is_writer_alive(start) or is_finished(path))]
+    return [path for path, start in starts if start and is_for_our_store(start) and (not is_writer_alive(start) or is_finished(path))]
+
+
+def is_for_our_store(start: Message) -> bool:
+    """Whether this process logs where the row is to go. Journals of older versions do not say where: they go to whoever finds them."""
+    return start.get("store", store.name()) == store.name()
 
 
 @contextmanager
 def attending() -> Iterator[None]:
-    """While the block runs, others may leave their journals to this process; what they left at the very end is there once the block is over."""
+    """While the block runs, others may leave journals for our store to this process; what they left at the very end is there once the block is over."""
     descriptor = _open_attendance()
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -159,7 +166,7 @@ def attending() -> Iterator[None]:
 
 
 def is_attended() -> bool:
-    """Whether a worker is there that will deliver a finished journal. Raises OSError where the disk refuses."""
+    """Whether a worker is there that will deliver a finished journal for our store. Raises OSError where the disk refuses."""
     descriptor = _open_attendance()
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -172,4 +179,4 @@ def is_attended() -> bool:
 
 def _open_attendance() -> int:
     folder().mkdir(parents=True, exist_ok=True)
-    return os.open(folder() / ".attended", os.O_RDWR | os.O_CREAT, 0o644)
+    return os.open(folder() / f".attended-{store.name()}", os.O_RDWR | os.O_CREAT, 0o644)

@@ -6,6 +6,7 @@ In a checkout that was moved or copied it brings the database up to date instead
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 from contextlib import closing, suppress
@@ -13,10 +14,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pufferfish.base import atomic, paths
+from pufferfish.track.clean import without_secrets
 
 LOCKED_AFTER_S = 1.0  # another writer holds a lock for milliseconds
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # seconds; we try again ourselves
 SQLITE = "sqlite:///"
+OWN = "checkout"
 
 
 def experiment_name() -> str:
@@ -31,7 +34,18 @@ def folder() -> Path:
 
 def tracking_uri() -> str:
     """For MLflow, absolute: an experiment that runs in a temporary folder logs to the checkout's store."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{folder() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or own_uri()
+
+
+def own_uri() -> str:
+    """The checkout's own database."""
+    return f"{SQLITE}{folder() / 'mlflow.db'}"
+
+
+def name() -> str:
+    """Tells stores apart without giving an address away. The checkout's own store keeps its name in another place, a server its name with another password."""
+    uri = tracking_uri()
+    return OWN if uri == own_uri() else hashlib.sha256(without_secrets(uri).encode()).hexdigest()[:16]
 
 
 def artifact_location() -> str | None:
@@ -57,10 +71,10 @@ def check_database() -> None:
 
 
 def quiet() -> None:
-    """No telemetry, no question to git at import, one thread, no long wait for a silent server. To be called before MLflow is imported."""
+    """No telemetry, no links on the screen, no question to git at import, one thread, no long wait for a silent server. Before MLflow is imported."""
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
-    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet", "OMP_NUM_THREADS": "1"}
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "GIT_PYTHON_REFRESH": "quiet", "OMP_NUM_THREADS": "1"}
 
 
 def create_store() -> None:

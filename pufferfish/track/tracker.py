@@ -8,7 +8,8 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ import psutil
 import pufferfish
 from pufferfish.base import paths
 from pufferfish.base.stage import Interrupted
-from pufferfish.track import journal, origin
+from pufferfish.track import journal, origin, store
 from pufferfish.track.artifact import artifact_message
 from pufferfish.track.clean import clean_key, flat, without_secrets
 
@@ -61,7 +62,7 @@ class Tracker:
     def open(cls, run_key: str, *, experiment: str, run_name: str, is_resumed: bool) -> Tracker:
         """`start` for short work: the row is delivered once the work has ended, by the child that an earlier stage left or by one that starts then."""
         process = psutil.Process()
-        start = {"type": "start", "run_key": run_key, "experiment": experiment, "run_name": run_name, "is_resumed": is_resumed}
+        start = {"type": "start", "store": store.name(), "run_key": run_key, "experiment": experiment, "run_name": run_name, "is_resumed": is_resumed}
         who = {"pid": process.pid, "pid_start_s": process.create_time(), "at_s": time.time(), "folder": os.getcwd()}
         tracker = cls(journal.new_path(run_key), start | who)
         tracker.tags(origin.environment_tags())
@@ -139,16 +140,20 @@ class Tracker:
             self._process.stdout.close()
             return False
         *lines, self._told = (self._told + content).split(b"\n")
-        told = [json.loads(line) for line in lines]
-        for line in told:
-            match line["kind"]:
-                case "warning":
-                    self._warn(line["text"])
-                case "done":
-                    self._is_delivered = True
-                case "blocked" | "open":
-                    self._is_blocked = line["kind"] == "blocked"
+        for line in lines:
+            with suppress(ValueError):  # not a message
+                self._hear(json.loads(line))
         return True
+
+    def _hear(self, message: Any) -> None:
+        """Take in one message of the child."""
+        match message:
+            case {"kind": "warning", "text": text}:
+                self._warn(text)
+            case {"kind": "done"}:
+                self._is_delivered = True
+            case {"kind": "blocked" | "open" as kind}:
+                self._is_blocked = kind == "blocked"
 
     def finish(self, status: Status = "FINISHED", timeout_s: float = FINISH_S) -> None:
         """End the row. Waits until the store has it, at most `timeout_s`, and not at all for a store that does not answer.
@@ -171,6 +176,7 @@ class Tracker:
         while not self._is_delivered and not self._is_blocked and (left_s := end_s - time.monotonic()) > 0:
             if not self._listen(left_s):
                 break
+        self._listen(0.0)  # the last moment to hear of it
         if self._process.stdout is not None:
             self._process.stdout.close()
 
@@ -186,6 +192,13 @@ class Tracker:
             self.finish()
         else:
             self.abort("KILLED" if issubclass(kind, (KeyboardInterrupt, Interrupted)) else "FAILED")
+
+
+def tell(warnings: Iterable[str]) -> None:
+    """Print what went wrong with tracking, for as long as somebody reads it."""
+    with suppress(OSError):
+        for warning in warnings:
+            print(f"tracking: {warning}", file=sys.stderr, flush=True)
 
 
 def start_worker(path: Path, *, linger_s: float) -> subprocess.Popen[bytes]:

@@ -5,9 +5,8 @@ Nobody waits for the store at the end: the budget is running, and the child proc
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from pufferfish.base.events import Event
@@ -15,7 +14,7 @@ from pufferfish.base.units import format_count, format_duration
 from pufferfish.schema.plan import Plan
 from pufferfish.track.listener import TrainingListener
 from pufferfish.track.store import experiment_name
-from pufferfish.track.tracker import Tracker
+from pufferfish.track.tracker import Tracker, tell
 
 
 class TrackedTraining:
@@ -46,19 +45,25 @@ def track_training(plan: Plan, *, run_key: str, is_resumed: bool) -> Iterator[Tr
     with Tracker.start(run_key, experiment=experiment_name(), run_name=run_name(plan), is_resumed=is_resumed) as tracker:
         describe(tracker, plan)
         yield TrackedTraining(tracker)
-        with suppress(OSError):  # nobody may read it any more
-            for warning in tracker.warnings:
-                print(f"tracking: {warning}", file=sys.stderr, flush=True)
-        tracker.finish(timeout_s=0.0)
+        finish_and_tell(tracker)
 
 
 @contextmanager
 def track_result(plan: Plan, *, run_key: str) -> Iterator[Tracker]:
-    """Open the row of a finished training again, for what was found out about its model; costs milliseconds, and MLflow no import beside the work."""
+    """Open the row of a finished training again, for what was found out about its model; costs milliseconds, and MLflow no import beside the work.
+
+    What went wrong with it is told at the end.
+    """
     with Tracker.open(run_key, experiment=experiment_name(), run_name=run_name(plan), is_resumed=False) as tracker:
         describe(tracker, plan)
         yield tracker
-        tracker.finish(timeout_s=0.0)
+        finish_and_tell(tracker)
+
+
+def finish_and_tell(tracker: Tracker) -> None:
+    """End the row, which may be what goes wrong, and tell what went wrong so far."""
+    tracker.finish(timeout_s=0.0)
+    tell(tracker.warnings)
 
 
 def describe(tracker: Tracker, plan: Plan) -> None:

@@ -3,7 +3,8 @@
     python -m pufferfish.track.worker <journal> <linger seconds>
 
 Its standard input says whether the parent lives: at its end the rest of the journal is delivered and the row is ended, as KILLED
-where the parent did not say how it went. It tells the parent on standard output, in lines of JSON, what the user should know.
+where the parent did not say how it went. It tells the parent on standard output, in lines of JSON, what the user should know;
+whatever else is printed here goes to the log.
 Then it stays for a while: the stages that follow leave their journals to it, and import no MLflow of their own.
 """
 
@@ -41,9 +42,10 @@ NICENESS = 19  # a hundredth of a busy core
 
 
 class Parent:
-    """The process that works."""
+    """The process that works, and the channel on which it listens."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: int) -> None:
+        self._channel = channel
         self.pid = os.getppid()
         self.is_gone = False
 
@@ -63,7 +65,7 @@ class Parent:
     def tell(self, kind: str, text: str = "") -> None:
         """One line for the parent, if it still listens."""
         with contextlib.suppress(OSError):
-            os.write(1, json.dumps({"kind": kind, "text": text}).encode() + b"\n")
+            os.write(self._channel, json.dumps({"kind": kind, "text": text}).encode() + b"\n")
 
     def warn(self, text: str) -> None:
         """Something went wrong that the user should know."""
@@ -231,6 +233,13 @@ def stay(parent: Parent, linger_s: float) -> bool:
     return is_delivered
 
 
+def take_channel() -> int:
+    """Standard output for ourselves alone: what libraries print would be taken for a message, or break with the pipe once the parent is gone."""
+    channel = os.dup(1)
+    os.dup2(2, 1)
+    return channel
+
+
 def import_early() -> None:
     """Import MLflow at once, while the work imports torch on another core: later the work wants all of them."""
     import pufferfish.track.row  # noqa: F401
@@ -241,7 +250,7 @@ def main() -> None:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     path, linger_s = Path(sys.argv[1]), float(sys.argv[2])
-    parent = Parent()
+    parent = Parent(take_channel())
     parent.give_way(OPENING_NICENESS)
     with journal.attending():
         reader = journal.Reader.open(path, is_waiting=True)  # None: another worker has delivered it
