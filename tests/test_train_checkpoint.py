@@ -17,7 +17,7 @@ from pufferfish.base.errors import UserError
 from pufferfish.schema.reports import Shard, Subset
 from pufferfish.train import checkpoint
 from pufferfish.train.record import Record
-from pufferfish.train.work import mark_finished, own, remove_finished, run_key, work_folder, work_identity
+from pufferfish.train.work import finishing, has_checkpoint, own, remove_finished, run_key, work_folder, work_identity
 
 TENSORS = {
     "weight.a": torch.randn(7, 5),
@@ -50,7 +50,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
 def test_where_nothing_was_saved_there_is_nothing(tmp_path):
     assert checkpoint.newest(tmp_path) == (None, [])
     assert checkpoint.newest(tmp_path / "absent") == (None, [])
-    assert not checkpoint.has_any(tmp_path)
+    assert not has_checkpoint(tmp_path)
 
 
 def test_the_last_two_are_kept(tmp_path):
@@ -112,7 +112,7 @@ def test_damage_everywhere_is_said_too(tmp_path):
     found, complaints = checkpoint.newest(tmp_path)
     assert found is None
     assert len(complaints) == 2
-    assert checkpoint.has_any(tmp_path)
+    assert has_checkpoint(tmp_path)
 
 
 def test_a_damaged_later_checkpoint_takes_no_place_from_a_good_one(tmp_path):
@@ -229,10 +229,13 @@ def test_the_lock_of_a_dead_owner_is_taken_over(tmp_path):
         assert json.loads((tmp_path / "owner.json").read_text())["pid"] == os.getpid()
 
 
-def test_the_name_of_the_row_is_made_once(tmp_path):
-    first = run_key(tmp_path)
+@pytest.mark.parametrize("kept", ["step-000000003", "finished"])
+def test_the_name_of_the_row_is_kept_where_a_training_goes_on_or_has_ended_and_else_made_anew(tmp_path, kept):
+    killed_early, first = run_key(tmp_path), run_key(tmp_path)
     assert len(first) == 32
-    assert run_key(tmp_path) == first
+    assert first != killed_early
+    (tmp_path / kept).mkdir()
+    assert run_key(tmp_path) == run_key(tmp_path) == first
 
 
 def test_finished_work_is_kept_until_dvc_has_taken_the_model_and_then_training_is_anew(workplace):
@@ -247,8 +250,11 @@ def test_finished_work_is_kept_until_dvc_has_taken_the_model_and_then_training_i
     for folder in (mine, other, unfinished):
         folder.mkdir(parents=True)
     lock(plan={"outs": "a"}, train={"outs": "a"})
-    mark_finished(mine)
-    mark_finished(other)
+    for folder in (mine, other):
+        with finishing(folder):
+            pass
+    with own(other):
+        assert left() == [True, True, True], "its process has still to put the model in place"
     assert left() == [True, False, True]
     lock(plan={"outs": "b"}, train={"outs": "a"})
     assert left() == [True, False, True], "other stages change the file too"

@@ -225,6 +225,50 @@ def test_a_second_stall_that_takes_all_the_time_gets_nothing_more():
     assert run.late_s == pytest.approx(51.0 + 60.0 + 8.0 - 100.0 - 0.1, abs=0.2)
 
 
+def paused(*, pause_s, grace_s=12.5, after=500):
+    """1,000 steps of 0.1 s in 100 s, and a pause between two of them; returns the clock, how late it ended, and the progress before the last step."""
+    now, us, taken_s = [1000.0], [], 0.0
+    clock = DeadlineClock(1100.0, step_s=0.1, grace_s=grace_s, now=lambda: now[0])
+    clock.start_step()
+    while not clock.is_over:
+        us.append(clock.u)
+        now[0] += 0.1
+        clock.tick()
+        now[0] += pause_s if len(us) == after else 0.0
+        clock.start_step()
+        taken_s += clock.grace_taken_s
+    assert taken_s in (0.0, grace_s)
+    return taken_s, now[0] - 1100.0, us[-1]
+
+
+@pytest.mark.parametrize("pause_s", [49.0, 51.0, 60.0])
+def test_a_stall_between_two_steps_that_takes_all_the_time_gets_some_more_too(pause_s):
+    taken_s, late_s, last_u = paused(pause_s=pause_s)
+    assert taken_s == 12.5
+    assert late_s <= 12.5
+    assert lr_share(last_u, PLAN) <= 0.05
+
+
+@pytest.mark.parametrize(("pause_s", "after"), [(0.0, 500), (5.0, 500), (45.0, 500), (70.0, 500), (9.0, 950)])
+def test_a_pause_that_leaves_time_or_takes_too_much_or_comes_near_the_end_gets_none(pause_s, after):
+    assert paused(pause_s=pause_s, after=after)[0] == 0.0
+
+
+def test_a_pause_that_was_reserved_for_is_no_stall():
+    now = [0.0]
+    clock = DeadlineClock(11.0, step_s=0.5, grace_s=12.5, now=lambda: now[0])
+    clock.reserve_s = 5.0
+    for _ in range(4):
+        clock.start_step()
+        now[0] += 0.5
+        clock.tick()
+    now[0] += 5.0  # an evaluation, in a training of so few steps that less than twenty are always left
+    clock.reserve_s = 0.0
+    clock.start_step()
+    assert clock.grace_taken_s == 0.0
+    assert clock.deadline_s == 11.0
+
+
 def test_time_that_is_reserved_is_not_spent_on_steps():
     now = [0.0]
     clock = DeadlineClock(50.0, step_s=0.1, now=lambda: now[0])

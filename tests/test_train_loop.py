@@ -362,6 +362,35 @@ def evaluations_take(monkeypatch, now, *times_s):
     monkeypatch.setattr(Validation, "bits_per_byte", timed)
 
 
+@pytest.mark.parametrize("stall_s", [29.0, 31.0], ids=["almost all the time", "more than all the time"])
+def test_a_stall_in_an_evaluation_that_takes_all_the_time_gets_some_from_the_stages_after_and_that_is_told(tmp_path, monkeypatch, stall_s):
+    now = paced(monkeypatch, repeat(0.5))
+    evaluations_take(monkeypatch, now, stall_s)
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=1), step_s=0.5)
+    plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"reserve_s": 80.0})})
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    told = [event.reason for event in of_kind(Refit, run.run())]
+    assert told == [f"{stall_s} s passed between two steps: 12.0 s of the time for evaluation and export bring the learning rate down"]
+    assert lr_share(run.record.u[-1], plan.train) < 0.1
+    assert now[0] - 1000.0 <= 60.0 + 12.0
+
+
+def test_a_first_checkpoint_that_a_slow_disk_may_not_finish_in_time_is_not_begun_and_that_is_told(tmp_path, monkeypatch):
+    now = paced(monkeypatch, repeat(0.5))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0, checkpoint_interval_s=20.0), step_s=0.5)
+    monkeypatch.setattr(loop, "DISK_BYTES_PER_S", 5e4)
+    run = Training(plan, CORPORA, tmp_path / "slow", share_s=60.0, start_s=now[0], finish_s=0.0)
+    events = list(run.run())
+    assert not of_kind(CheckpointSaved, events)
+    assert {event.reason for event in of_kind(Refit, events)} == {f"checkpoint skipped: it may take {run._saving.guess_s:.1f} s"}
+    monkeypatch.setattr(loop, "DISK_BYTES_PER_S", 1e8)
+    now[0] = 1000.0
+    quick = Training(plan, CORPORA, tmp_path / "quick", share_s=60.0, start_s=now[0], finish_s=0.0)
+    saved = of_kind(CheckpointSaved, quick.run())
+    assert len(saved) == 2
+    assert quick._saving.guess_s * 1e8 == pytest.approx(saved[0].num_bytes, rel=0.05), "the guess knows how large a checkpoint is"
+
+
 @pytest.mark.parametrize("times_s", [(0.2, 10.2, 0.2), (10.2, 0.2)], ids=["the second", "the first"])
 def test_a_stall_in_an_evaluation_costs_its_time_and_nothing_else(tmp_path, monkeypatch, times_s):
     now = paced(monkeypatch, repeat(0.5))

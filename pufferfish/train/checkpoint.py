@@ -84,11 +84,6 @@ def load_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     return load_file(checkpoint / STATE)
 
 
-def has_any(folder: Path) -> bool:
-    """Whether there is something to go on from, whole or not."""
-    return bool(_found(folder))
-
-
 def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 

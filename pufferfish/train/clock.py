@@ -118,8 +118,8 @@ class DeadlineClock:
         is_in_flight: Callable[[], bool] = lambda: False,
         now: Callable[[], float] = now_s,
     ) -> None:
-        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until others were measured; after `most_steps` it ends before the deadline. A stall
-        that leaves too few steps for the learning rate to come down gets `grace_s` more, once, where that is enough for it.
+        """`deadline_s` on the clock `now`; `step_s` is the planned pace, until others were measured; after `most_steps` it ends before the deadline. A stall,
+        in a step or between two, that leaves too few steps for the learning rate to come down gets `grace_s` more, once, where that is enough for it.
 
         `is_in_flight` tells whether the last step may still be computed on an accelerator.
         """
@@ -132,13 +132,19 @@ class DeadlineClock:
         self._was_in_flight = False  # a step, when this one began
         self.last_step_s, self.is_stall = 0.0, False  # of the last step that was measured
         self.is_measured = False  # the last tick measured a step
-        self.grace_taken_s = 0.0  # in the last tick
+        self.grace_taken_s = 0.0  # in the last call, which was `start_step` or `tick`
+        self.pause_s = 0.0  # before this step, for something else
+        self._left_s = self.until_deadline_s  # when the last step was made
 
     def start_step(self) -> None:
-        """Time from here on belongs to the next step, or still to the one in flight; call it after anything that is no step."""
-        self._was_in_flight = self._is_in_flight()
-        if not self._was_in_flight:
-            self._last_s = self.now()
+        """Time from here on belongs to the next step, or still to the one in flight; call it after anything that is no step, before asking `is_over`."""
+        self._was_in_flight, self.grace_taken_s, self.pause_s = self._is_in_flight(), 0.0, 0.0
+        if self._was_in_flight:
+            return
+        now = self.now()
+        self.pause_s, self._last_s = now - self._last_s, now
+        if self.pause_s > self._longest_s and self.u < self.NEARLY_OVER and self._left_s >= self.FEWEST_LEFT * self.step_s:
+            self._take_grace()
 
     def tick(self) -> None:
         """A step was made since `start_step` or the last tick."""
@@ -155,6 +161,7 @@ class DeadlineClock:
         steps = self.remaining_s / self.step_s
         self.u = min(1.0, self.u + (1 - self.u) / max(1.0, steps))
         self._is_over = self.u >= 1.0 or steps < 1.0
+        self._left_s = self.until_deadline_s
 
     def _take_grace(self) -> None:
         few_s, later_s = self.FEWEST_LEFT * self.step_s, self.deadline_s + self._grace_s

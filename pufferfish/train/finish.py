@@ -25,7 +25,7 @@ def save_model(training: Training, plan: Plan, subset: Subset, *, tokenizer: Pat
         atomic.remove_left_overs(target)
         temporary.mkdir(parents=True)
         save_tensors(temporary / WEIGHTS, training.final_weights())
-        shutil.copyfile(tokenizer, temporary / "tokenizer.json")
+        atomic.write_bytes(temporary / "tokenizer.json", tokenizer.read_bytes())
         Realised(training.record.u, training.record.micro_batch, training.environment).save(temporary / SCHEDULE, plan)
         plan.save(temporary / "plan.json")
         outcome = _outcome(training, plan, subset, weights_sha256=digest_file(temporary / WEIGHTS), run_key=run_key)

@@ -32,7 +32,7 @@ from pufferfish.train.evaluations import Evaluations
 from pufferfish.train.readings import Reading, Readings
 from pufferfish.train.realised import Realised
 from pufferfish.train.record import Record
-from pufferfish.train.saving import Saving
+from pufferfish.train.saving import DISK_BYTES_PER_S, Saving
 from pufferfish.train.schedule import lr_share
 from pufferfish.train.step import Trainer
 from pufferfish.train.validation import Validation
@@ -77,7 +77,6 @@ class Training:
         self.peak_memory_bytes = 0
         self.loop_s = 0.0
         self._step_s = deque[float](maxlen=1024)
-        self._saving = Saving(plan.train.checkpoint_interval_s, now_s())
         self._evaluations = Evaluations(plan.train.num_evals, share_s)
         self._watch = Watch(plan.train.matrix_lr)
         self._disturbance = Disturbance(later_s=plan.budget.reserve_s, planned_s=plan.forecast.step_s)
@@ -95,6 +94,8 @@ class Training:
         self.trainer = Trainer(self.plan.model, plan, self.corpora.train)
         self.windows = Windows(self.corpora.train, self.plan.model.seq_len, plan.data_seed)
         self._average = Average(self.trainer.weights.masters)
+        num_bytes = sum(tensor.nbytes for tensor in (self.trainer.state() | self._average.state()).values())
+        self._saving = Saving(plan.checkpoint_interval_s, now_s(), guess_s=num_bytes / DISK_BYTES_PER_S)
         self.environment = environment_here(plan)
         corpora = self.corpora
         self._validation = Validation(
@@ -159,8 +160,8 @@ class Training:
         micro_batch, per_step = self._next_micro_batch(), self.trainer.sequences_per_step
         self.trainer.micro_batch = micro_batch
         with Prefetcher(self.windows, micro_batch, self.num_samples) as batches:
+            yield from self._start_step()
             while not self.clock.is_over and self._next_micro_batch() == micro_batch:
-                self._start_step()
                 u = self.clock.u
                 share = lr_share(u, self.plan.train)
                 started_s = now_s()
@@ -183,23 +184,26 @@ class Training:
                 if self.should_stop():
                     self.is_interrupted = True
                     return
+                yield from self._start_step()
 
     def _next_micro_batch(self) -> int:
         """In a replay what the recorded step had, because sums of floats depend on it; never more than fits here."""
         fits = self.trainer.micro_batch
         return min(fits, self.recorded.micro_batch[self.step]) if self.recorded and not self.clock.is_over else fits
 
-    def _start_step(self) -> None:
+    def _start_step(self) -> Iterator[Event]:
         if isinstance(self.clock, DeadlineClock):
             self._keep_time(self.clock)
             self.clock.start_step()
+            if self.clock.grace_taken_s:
+                reason = f"{format_duration(self.clock.pause_s)} passed between two steps: {_told_grace(self.clock)}"
+                yield Refit(self.step, reason, self.clock.expected_steps)
 
     def _see_pace(self, clock: DeadlineClock) -> str:
         reason = self._disturbance.see_step(clock.last_step_s, is_stall=clock.is_stall, left_s=clock.until_deadline_s)
         self._keep_time(clock)
         if clock.grace_taken_s:
-            taken = f"{format_duration(clock.grace_taken_s)} of the time for evaluation and export bring the learning rate down"
-            return f"a step took {format_duration(clock.last_step_s)}: {taken}"
+            return f"a step took {format_duration(clock.last_step_s)}: {_told_grace(clock)}"
         return reason
 
     def _keep_time(self, clock: DeadlineClock) -> None:
@@ -241,9 +245,10 @@ class Training:
         remaining_s = self.clock.remaining_s if isinstance(self.clock, DeadlineClock) else math.inf
         if not self._saving.is_due(now_s(), remaining_s=remaining_s):
             return
-        if remaining_s < self._saving.price_s:
+        if not self._saving.fits(remaining_s):
             self._saving.last_s = now_s()
-            yield Refit(self.step, f"checkpoint skipped: it takes {self._saving.price_s:.1f} s", self.clock.expected_steps)
+            takes = "takes" if self._saving.times_s else "may take"
+            yield Refit(self.step, f"checkpoint skipped: it {takes} {self._saving.price_s:.1f} s", self.clock.expected_steps)
         else:
             yield from self._checkpoint()
 
@@ -353,3 +358,7 @@ class Training:
         reason = f"out of memory with {micro_batch} sequences at a time; going on with {smaller}, {self.plan.train.tokens_per_step} tokens a step as before"
         self.warnings.append(reason)
         return Shrunk(self.step, smaller, reason)
+
+
+def _told_grace(clock: DeadlineClock) -> str:
+    return f"{format_duration(clock.grace_taken_s)} of the time for evaluation and export bring the learning rate down"

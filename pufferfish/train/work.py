@@ -1,4 +1,4 @@
-"""The folder where an unfinished training lives: outside version control, named after all that makes its checkpoints valid, owned by one process."""
+"""The folder where a training lives until DVC has its model: outside version control, named after what its checkpoints depend on, owned by one process."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
 from filelock import FileLock, Timeout
 
 from pufferfish.base import atomic, paths
-from pufferfish.base.digest import digest, digest_code
+from pufferfish.base.digest import digest, digest_code, digest_file
 from pufferfish.base.errors import UserError
-from pufferfish.schema.plan import Plan
-from pufferfish.schema.reports import Subset
+from pufferfish.base.timing import write_timing
+from pufferfish.schema.plan import Plan, TrainedPlan
+from pufferfish.schema.reports import Outcome, Subset
 
-FINISHED = "finished"
+FINISHED, TAKEN = "finished", "taken"  # a folder with what a finished training left, whole or absent; in it: what DVC had taken before
+TIMING = paths.timing("train")
+LEFT = (paths.MODEL, paths.CURVE, TIMING)  # as in dvc.yaml
 
 
 def work_identity(plan: Plan, subset: Subset) -> str:
@@ -56,28 +59,93 @@ def own(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is something to go on from, whole or not."""
+    return any(folder.glob("step-*"))
+
+
 def run_key(folder: Path) -> str:
-    """The name of this training's row in tracking: made once, kept with the work, so that a resumed training goes on with its row."""
+    """The name of this training's row in tracking: a resumed training goes on with its row, and one that starts anew gets another."""
     path = folder / "run_key"
-    if not path.exists():
+    if not path.exists() or not (has_checkpoint(folder) or (folder / FINISHED).exists()):
         atomic.write_text(path, uuid.uuid4().hex)
     return path.read_text("utf-8").strip()
 
 
-def mark_finished(folder: Path) -> None:
-    """The model is written; the work is kept until the next training starts, because DVC has still to take the model into its cache."""
-    atomic.write_text(folder / FINISHED, _taken_by_dvc())
+@contextmanager
+def finishing(folder: Path) -> Iterator[Path]:
+    """A folder for the model and its curve. After the block the training is finished, which neither a full disk nor a power cut takes back: what it left is
+    kept until the next training starts, because DVC has still to take it, and removes it where it is interrupted."""
+    finished = folder / FINISHED
+    atomic.remove_left_overs(finished)
+    building = atomic.beside(finished)
+    try:
+        atomic.write_text(building / TAKEN, _taken_by_dvc())
+        yield building
+        write_timing("train")
+        atomic.write_bytes(building / TIMING.name, TIMING.read_bytes())
+        atomic.replace_folder(finished, building)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the training is finished and its model kept. One that was damaged is forgotten, and training goes on from its last checkpoint."""
+    finished = folder / FINISHED
+    if not finished.exists():
+        return False
+    is_whole = all((finished / target.name).exists() for target in LEFT) and _is_as_written(finished / paths.MODEL.name)
+    if not is_whole:
+        shutil.rmtree(finished)
+    return is_whole
+
+
+def _is_as_written(model: Path) -> bool:
+    try:
+        TrainedPlan.load(model / "plan.json")
+        outcome = Outcome.load(model / "outcome.json")
+    except UserError:
+        return False
+    return [digest_file(weights) for weights in model.glob("*.safetensors")] == [outcome.weights_sha256]
+
+
+def put_in_place(folder: Path) -> None:
+    """Lay what the finished training left where DVC looks for it: the model as links, which take no room."""
+    _link_folder(folder / FINISHED / paths.MODEL.name, paths.MODEL)
+    for target in (paths.CURVE, TIMING):
+        atomic.write_bytes(target, (folder / FINISHED / target.name).read_bytes())
+
+
+def _link_folder(source: Path, target: Path) -> None:
+    temporary = atomic.beside(target)
+    atomic.remove_left_overs(target)
+    try:
+        temporary.mkdir(parents=True)
+        for file in source.iterdir():
+            _link(file, temporary / file.name)
+        atomic.replace_folder(target, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A copy where the file system has no hard links, or the two lie on different ones."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def remove_finished(*, but: Path) -> None:
     """Remove the work of trainings that are finished; of the one in the folder `but` only where DVC has taken its model, so that it is wanted anew."""
     for marker in but.parent.glob(f"*/{FINISHED}"):
         if marker.parent != but or _is_taken(marker):
-            shutil.rmtree(marker.parent, ignore_errors=True)
+            with suppress(Timeout), FileLock(marker.parent / "lock", timeout=0):  # its process may still be putting the model in place
+                shutil.rmtree(marker.parent, ignore_errors=True)
 
 
 def _is_taken(marker: Path) -> bool:
-    return _taken_by_dvc() not in ("", marker.read_text("utf-8"))
+    return _taken_by_dvc() not in ("", (marker / TAKEN).read_text("utf-8"))
 
 
 def _taken_by_dvc() -> str:
