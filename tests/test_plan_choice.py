@@ -1227,3 +1227,16 @@ def test_the_best_vocabulary_grows_with_the_tokens():
         return min(space.VOCABULARIES, key=lambda size: scaling.vocabulary_cost(size, tokens))
 
     assert [best(tokens) for tokens in (1e2, 2e5, 2e6, 1e10)] == [384, 2048, 4096, 32768]
+
+
+def test_the_best_vocabulary_shrinks_with_the_readings_of_a_small_text():
+    def best(fresh, epochs):
+        return min(space.VOCABULARIES, key=lambda size: scaling.vocabulary_cost(size, fresh, epochs))
+
+    assert [best(1e6, epochs) for epochs in (0.5, 1.0, 2.0, 4.0)] == [2048, 2048, 1024, 512]
+    assert [best(1e9, epochs) for epochs in (1.0, 4.0)] == [16384, 16384], "of many tokens, all entries are seen often"
+
+
+def test_less_than_four_sequences_at_a_time_cost_something():
+    costs = [scaling.few_sequences_cost(4096, seq_len) for seq_len in (128, 1024, 2048, 4096)]
+    assert costs == pytest.approx([0.0, 0.0, scaling.FEW_SEQUENCES, 2 * scaling.FEW_SEQUENCES])

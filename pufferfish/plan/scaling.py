@@ -28,18 +28,22 @@ TOGETHER = 0.322  # gamma
 VOCABULARY_COST = 0.0145  # per squared e-fold away from the best one
 BEST_VOCABULARY, VOCABULARY_GROWTH = 3800, 0.2  # after two million tokens, and how it grows with them; a guess, but for
 VOCABULARY_TRIED, TRIED_GROWTH = (0.8e6, 4e6), 0.45  # tokens between which it was tried
+# With which power of the readings it shrinks, since entries of which little is said are learned by heart: up to so many tokens in one reading; with more of
+# them that power falls, so that 11 MB are best read with half the entries that reading it once would want (docs/LOG.md).
+VOCABULARY_AGAIN, AGAIN_TRIED, AGAIN_FADES = 1.0, 1.2e6, 0.5
 CONTEXT_COST, CONTEXT_POWER = 0.0245, 1.0  # of a context of 128 after a million tokens, and how it falls with longer ones (docs/LOG.md)
 CONTEXT_GROWTH, CONTEXT_LEAST, CONTEXT_TRIED, LATER_GROWTH = 2.6, 0.2, 4e6, 0.8  # with the tokens, up to those tried; beyond, a guess: see `context_cost`
 SHORT_COST, SHORT_TOKENS = 0.092, 1.6e6  # of each e-fold below a context of 128, from so many tokens on; fitted to contexts of 16, 32 and 64 (docs/LOG.md)
 LEARNABLE = 15.0  # tokens for each parameter of the blocks: with more, a model makes no more of its context and vocabulary; a guess
 BATCH_FACTOR, BATCH_EXPONENT = 0.445, 0.5875  # see `best_tokens_per_step`
 BATCH_PENALTY = 0.022  # per squared e-fold away from the best batch
+FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.012, 4  # what each halving of the sequences of a step costs below so many; five pairs: 0 to 2.4 % (docs/LOG.md)
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
 LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occurrence; from one run
 THIRD_LAYER = 0.01  # what three layers and more save beyond what their parameters do: 0.6 to 1.5 % in four pairs
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
-LAW = 14  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 15  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_HARDNESS = 1.370  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
@@ -48,7 +52,7 @@ COPIED_GAIN = 0.2  # of the logarithm of the bits per byte, where all of the val
 BOUND_POWER = 8  # how sharply a forecast bends to that of a guess among all tokens
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
 LEARNED_BY_HEART = 0.047  # what each further epoch costs a model with many parameters for each byte of the text
-ROOMY = 0.14  # parameters for each byte, below which that fades: there four readings cost no more than `effective_bytes` says (Muennighoff et al.)
+ROOMY = 0.10  # parameters for each byte, below which that fades: there four readings cost no more than `effective_bytes` says (Muennighoff et al.)
 RARE = 80  # entries of the vocabulary that are seen so many times in one reading double that cost, but for `MOST_RARE`: rare ones are learned by heart soonest
 MOST_RARE = 0.01  # of `repetition_cost`: 30 kB are best read 2 to 4 times, and there a rarity of 0.02 had them read once (docs/LOG.md)
 REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
@@ -85,11 +89,18 @@ def context_cost(seq_len: int, tokens: float) -> float:
     return float(cost + SHORT_COST * shorter * min(1.0, tokens / SHORT_TOKENS) ** 0.5)
 
 
-def vocabulary_cost(vocab_size: int, tokens: float) -> float:
-    """Share of the bits per byte that a vocabulary costs which is too small, so that words are spelled, or too large for all of its tokens to be learned."""
-    tried = min(VOCABULARY_TRIED[1], max(VOCABULARY_TRIED[0], tokens))
-    best = BEST_VOCABULARY * (tried / 2e6) ** TRIED_GROWTH * (tokens / tried) ** VOCABULARY_GROWTH
+def vocabulary_cost(vocab_size: int, fresh: float, epochs: float = 1.0) -> float:
+    """Share of the bits per byte that a vocabulary costs which is too small, so that words are spelled, or too large for all of its tokens to be learned: from
+    the `fresh` tokens of one reading, and the less, the more often they are read."""
+    tried = min(VOCABULARY_TRIED[1], max(VOCABULARY_TRIED[0], fresh))
+    best = BEST_VOCABULARY * (tried / 2e6) ** TRIED_GROWTH * (fresh / tried) ** VOCABULARY_GROWTH
+    best /= max(1.0, epochs) ** (VOCABULARY_AGAIN * min(1.0, AGAIN_TRIED / fresh) ** AGAIN_FADES)
     return math.expm1(VOCABULARY_COST * math.log(vocab_size / best) ** 2)
+
+
+def few_sequences_cost(tokens_per_step: float, seq_len: int) -> float:
+    """Share of the bits per byte that it costs to learn from less than four sequences at a time: neighbours in a text say much the same."""
+    return FEW_SEQUENCES * max(0.0, math.log2(ENOUGH_SEQUENCES * seq_len / tokens_per_step))
 
 
 def wear(slope: float) -> float:
@@ -182,10 +193,11 @@ def val_bpb(
     epochs = tokens * bytes_per_token / text.unique_bytes
     rarity = vocab_size * bytes_per_token / text.unique_bytes
     reader = Reader(block_params, num_params, d_model, text.unique_bytes, text.wear, rarity, noisy_from=text.noisy_from)
-    batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2
+    batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2 + few_sequences_cost(tokens_per_step, seq_len)
     depth = 1 + LONE_LAYER if num_layers == 1 else 1 - THIRD_LAYER * (num_layers > 2)
     learnable = min(tokens, LEARNABLE * block_params)
-    costs = (1 + context_cost(seq_len, learnable)) * (1 + vocabulary_cost(vocab_size, learnable)) * batch * depth
+    fresh = min(tokens / max(1.0, epochs), LEARNABLE * block_params)
+    costs = (1 + context_cost(seq_len, learnable)) * (1 + vocabulary_cost(vocab_size, fresh, epochs)) * batch * depth
     bpb = text.factor(tokens * bytes_per_token) * by_reading(epochs, reader) * costs
     uniform = math.log2(vocab_size) / bytes_per_token  # what a guess among all tokens comes to: nothing that learns is worse
     return float(bpb / (1 + (bpb / uniform) ** BOUND_POWER) ** (1 / BOUND_POWER))
