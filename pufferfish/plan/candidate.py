@@ -69,7 +69,8 @@ class Candidate:
             return self.fitting_steps
         rarity = self.model.vocab_size * self.vocabulary.bytes_per_token / text.unique_bytes
         size = block_params(self.model, self.price), self.price.num_params, self.model.d_model
-        reader = scaling.Reader(*size, text.unique_bytes, text.wear, rarity, text.hardening, text.noisy_from)
+        tokens = self.model.vocab_size, text.unique_bytes / self.vocabulary.bytes_per_token
+        reader = scaling.Reader(*size, text.unique_bytes, text.wear, rarity, text.hardening, text.noisy_from, *tokens)
         epochs = scaling.worthwhile_epochs(self.fitting_steps / steps_per_epoch, reader)
         return min(self.fitting_steps, max(FEWEST_STEPS, round(epochs * steps_per_epoch)))
 

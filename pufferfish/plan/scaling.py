@@ -215,6 +215,8 @@ class Reader:
     rarity: float = 0.0  # see `repetition_cost`
     hardening: float = 0.0  # see `Text.hardening`; counts only where numbers of readings are compared
     noisy_from: float = NOISE_EPOCHS  # see `Text`
+    vocab_size: int = 0  # and the tokens of one reading; both count only where numbers of readings are compared
+    unique_tokens: float = 0.0
 
 
 def by_reading(epochs: float, reader: Reader) -> float:
@@ -227,7 +229,11 @@ def by_reading(epochs: float, reader: Reader) -> float:
 
 
 def _compared(epochs: float, reader: Reader) -> float:
-    return float(by_reading(epochs, reader) * min(epochs, FITTED_BYTES / reader.unique_bytes) ** reader.hardening)
+    bpb = by_reading(epochs, reader) * min(epochs, FITTED_BYTES / reader.unique_bytes) ** reader.hardening
+    if not reader.vocab_size:
+        return float(bpb)
+    fresh = min(reader.unique_tokens * min(1.0, epochs), LEARNABLE * reader.block_params)
+    return float(bpb * (1 + vocabulary_cost(reader.vocab_size, fresh, epochs)))
 
 
 @cache
