@@ -31,7 +31,7 @@ def checkout(workplace, monkeypatch):
     monkeypatch.setattr(health, "load_advice", lambda: "")
     monkeypatch.setattr(health, "ADVISED_DISK_BYTES", 0)
     monkeypatch.setattr(health, "ADVISED_MEMORY_BYTES", 0)
-    monkeypatch.setattr(doctor.surroundings, "has_compiler", lambda device, capability: True)
+    monkeypatch.setattr(doctor, "compiler_here", lambda fingerprint: True)
     store.folder().mkdir()
     sqlite3.connect(store.database()).execute("CREATE TABLE experiments (name TEXT)").connection.close()
     return workplace
@@ -67,7 +67,7 @@ def test_a_warning_alone_is_no_failure(checkout, capsys, monkeypatch):
     monkeypatch.setattr(health, "ADVISED_MEMORY_BYTES", 10**18)
     monkeypatch.setattr(health, "ADVISED_DISK_BYTES", 10**18)
     monkeypatch.setattr(health, "load_advice", lambda: "busy")
-    monkeypatch.setattr(doctor.surroundings, "has_compiler", lambda device, capability: False)
+    monkeypatch.setattr(doctor, "compiler_here", lambda fingerprint: False)
     status, checks = examine(capsys)
     assert status == 0
     assert {name for name, check in checks.items() if check["status"] == "warn"} == {"memory", "disk", "load", "compiler"}

@@ -23,10 +23,10 @@ from filelock import FileLock, Timeout
 from pufferfish.base import memo, paths
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_bytes, format_duration
-from pufferfish.probe import health, nvidia, surroundings
+from pufferfish.probe import health, nvidia
 from pufferfish.probe.fingerprint import Identity, identify_here
 from pufferfish.probe.memory import available_memory_bytes
-from pufferfish.probe.probe import forget_speeds
+from pufferfish.probe.probe import compiler_here, forget_speeds
 from pufferfish.probe.torch_build import installed_torch
 from pufferfish.schema import reserve
 from pufferfish.schema.params import Params
@@ -167,8 +167,7 @@ def check_machine(identity: Identity) -> Iterator[Check]:
     yield Check("cores", "ok", f"{fingerprint.cpu}: {fingerprint.num_cores} cores, {fingerprint.num_threads} threads")
     busy = health.load_advice()
     yield Check("load", "warn", busy, "end other programs, or expect less") if busy else Check("load", "ok", f"{os.getloadavg()[0]:.1f} over the last minute")
-    capability = fingerprint.gpus[0].compute_capability if fingerprint.device == "cuda" else ""
-    if surroundings.has_compiler(fingerprint.device, capability):
+    if compiler_here(fingerprint):
         yield Check("compiler", "ok", "torch.compile can work")
     else:
         fix = "install g++ and Python's headers (Debian, Ubuntu: `apt install g++ python3-dev`; macOS: `xcode-select --install`)"

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from pufferfish.base import atomic
 from pufferfish.base.digest import digest_file
+from pufferfish.train.work import CHECKPOINTS
 
 KEEP = 2
 STATE, PROGRESS, MANIFEST = "state.safetensors", "progress.json", "manifest.json"
@@ -85,7 +86,7 @@ def load_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 def _found(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
+    return sorted(folder.glob(CHECKPOINTS), reverse=True)
 
 
 def _damage(candidate: Path) -> str:

@@ -22,6 +22,7 @@ from pufferfish.schema.plan import Plan, TrainedPlan
 from pufferfish.schema.reports import Outcome, Subset
 
 FINISHED, TAKEN = "finished", "taken"  # a folder with what a finished training left, whole or absent; in it: what DVC had taken before
+CHECKPOINTS = "step-*"  # folders, one for each
 TIMING = paths.timing("train")
 LEFT = (paths.MODEL, paths.CURVE, TIMING)  # as in dvc.yaml
 
@@ -61,7 +62,7 @@ def own(folder: Path) -> Iterator[None]:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is something to go on from, whole or not."""
-    return any(folder.glob("step-*"))
+    return any(folder.glob(CHECKPOINTS))
 
 
 def run_key(folder: Path) -> str:
@@ -75,7 +76,7 @@ def run_key(folder: Path) -> str:
 @contextmanager
 def finishing(folder: Path) -> Iterator[Path]:
     """A folder for the model and its curve. After the block the training is finished, which neither a full disk nor a power cut takes back: what it left is
-    kept until the next training starts, because DVC has still to take it, and removes it where it is interrupted."""
+    kept until the next training starts, since DVC has still to take it from its place, and empties that place where it was interrupted."""
     finished = folder / FINISHED
     atomic.remove_left_overs(finished)
     building = atomic.beside(finished)
