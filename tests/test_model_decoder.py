@@ -102,6 +102,22 @@ def test_recomputing_activations_changes_no_gradient(attention, shape):
         torch.testing.assert_close(gradients[0][name], gradients[1][name], atol=1e-7, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own, as it follows an autograd function
+@pytest.mark.parametrize(("attention", "shape"), [("explicit", SHAPES["values looked up"]), ("sdpa", SHAPES["grouped heads"])])
+def test_the_compiler_takes_a_training_step_in_one_piece(attention, shape):
+    """Where it has to leave a part out, all other parts fall to pieces, and little is gained."""
+    model = busy(model_plan(**shape), attention=attention)
+    inputs, targets = text(2, 20), text(2, 20, seed=1)
+    losses, gradients = [], []
+    for loss in (model.loss, torch.compile(model.loss, backend="aot_eager", dynamic=False, fullgraph=True)):
+        model.zero_grad()
+        losses.append(loss(inputs, targets))
+        losses[-1].backward()
+        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-5, rtol=1e-3)
+
+
 @each_shape
 def test_loss_losses_and_logits_agree(shape):
     model, sequence = busy(model_plan(**shape)), text(3, 21)

@@ -239,6 +239,13 @@ def test_a_scale_beyond_float16_does_not_overflow_the_gradients_in_chunks(monkey
     assert torch.isfinite(hidden.grad).all()
 
 
+def test_many_tokens_of_one_target_do_not_overflow_float16(monkeypatch):
+    monkeypatch.setattr(loss_module, "CACHED_TOKENS", 2**15)  # as on a GPU, where all tokens are one chunk
+    hidden, weight = torch.full((2**15, 1), 10.0, dtype=torch.float16), torch.zeros(5, 1, dtype=torch.float16, requires_grad=True)
+    mean_cross_entropy(hidden, weight, torch.zeros(2**15, dtype=torch.long)).backward()
+    assert weight.grad[0].item() == pytest.approx(-8.0, rel=1e-2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("margin", [4.0, 7.0, 10.0])
 def test_a_nearly_certain_target_keeps_its_small_loss_and_gradient(dtype, margin):

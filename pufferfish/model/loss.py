@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 CHUNK_BYTES = 1 << 28  # logits in float32 that are held at a time
 CACHED_TOKENS = 512  # of a chunk on a CPU: 15 to 20 % quicker than all tokens at once, and with a large vocabulary quicker than 256 (docs/LOG.md)
+FLOAT16_TOKENS = 4096  # of a chunk in float16, whose largest number is 65,504: a sum over many tokens of a frequent target would be infinite at any loss scale
 LEAST_PROBABILITY = 1e-38  # of a target, so that one token does not make the loss of all infinite: float32 has nothing smaller
 
 
@@ -58,6 +59,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 def mean_cross_entropy(hidden_MD: torch.Tensor, weight_VD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
     """Mean loss in nats per token, float32 scalar, differentiable."""
     chunk = chunk_tokens(len(targets_M), len(weight_VD), hidden_MD.device.type)
+    if hidden_MD.dtype == torch.float16:
+        chunk = min(chunk, FLOAT16_TOKENS)
     return _ChunkedCrossEntropy.apply(hidden_MD, weight_VD, targets_M, chunk)
 
 

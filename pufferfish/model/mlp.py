@@ -46,4 +46,7 @@ class SwiGLU(nn.Module):
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         """(B, T, D) in, (B, T, D) out."""
         joint_BTF = F.linear(x_BTD, torch.cat((self.gate_proj.weight, self.up_proj.weight)))
+        if torch.compiler.is_compiling():  # which joins the gradients itself, and cannot follow what is written into halves
+            gate_BTF, up_BTF = joint_BTF.chunk(2, dim=-1)
+            return self.down_proj(F.silu(gate_BTF) * up_BTF)
         return self.down_proj(_GatedSiLU.apply(joint_BTF))

@@ -14,7 +14,7 @@ PRODUCTS = {"cpu": 1.25, "cuda": 1.0}  # over matrix products at their measured 
 MOVED = {"cpu": 13.0, "cuda": 2.0}  # over the kept activations at the streamed bandwidth
 LOGITS = 1.5  # over what moving an activation takes, for a logit
 LAUNCHES = {"cpu": 18.0, "cuda": 1.0}  # over the launch of a single small operation: on CPUs it comes without Python and autograd
-COMPILED_SHARE = 0.45  # of the passes and launches that remain when the compiler fuses them; a guess
+COMPILED_SHARE = {"cpu": 0.75, "cuda": 0.45}  # of the passes and launches that remain when the compiler fuses them: two pairs (docs/LOG.md); a guess for GPUs
 MUON_POLYNOMIALS = 5
 ADAM_BYTES = 32  # per parameter, read and written
 
@@ -49,7 +49,7 @@ def step_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainP
     """One optimizer step: passes over its tokens, launches, and the optimizer."""
     num_micro = train.tokens_per_step // (train.micro_batch * model.seq_len)
     launch_s = LAUNCHES[train.device] * price.num_operations * machine.measured.launch_s
-    launches_s = num_micro * _checkpointing(train) * (COMPILED_SHARE if train.is_compiled else 1.0) * launch_s
+    launches_s = num_micro * _checkpointing(train) * (COMPILED_SHARE[train.device] if train.is_compiled else 1.0) * launch_s
     return pass_seconds(machine, price, model, train) + launches_s + optimizer_seconds(machine, price, model, train)
 
 
@@ -63,7 +63,7 @@ def pass_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainP
     element_bytes = 4 if train.dtype == "float32" else 2
     elements = price.activation_elements_per_token + LOGITS * price.logits_per_token
     moved = (elements * element_bytes + 4 * price.float32_elements_per_token) * tokens
-    moved_s = (COMPILED_SHARE if train.is_compiled else 1.0) * MOVED[train.device] * moved / machine.measured.bandwidth_bytes_per_s
+    moved_s = (COMPILED_SHARE[train.device] if train.is_compiled else 1.0) * MOVED[train.device] * moved / machine.measured.bandwidth_bytes_per_s
     return num_micro * _checkpointing(train) * (products_s + moved_s)
 
 
