@@ -6,7 +6,7 @@ import pytest
 
 from pufferfish.base.errors import UserError
 from pufferfish.probe import fingerprint, health, nvidia
-from pufferfish.probe.torch_build import TorchBuild, read_build, why_unsupported
+from pufferfish.probe.torch_build import TorchBuild, how_to_support, read_build, why_unsupported
 from pufferfish.schema.hardware import Gpu
 from pufferfish.schema.params import HardwareProbeParams
 
@@ -228,6 +228,14 @@ def test_a_build_is_matched_with_the_device_and_its_driver(build, gpu_card, driv
     gpu = nvidia.find_gpus(FakeNvml(gpu_card, driver=driver), {}, shared_bytes=5)[0][0]
     reason = why_unsupported(build, gpu)
     assert (word in reason) if word else reason == ""
+
+
+@pytest.mark.parametrize(
+    ("capability", "driver", "build"), [((6, 1), "590.1", "cu126"), ((8, 6), "535.9", "cu126"), ((8, 6), "590.1", "cu130"), ((12, 0), "575.1", "cu130")]
+)
+def test_the_advised_build_has_kernels_for_the_device(capability, driver, build):
+    gpu = nvidia.find_gpus(FakeNvml(card("Card", capability, 12, "GPU-e"), driver=driver), {}, shared_bytes=5)[0][0]
+    assert build in how_to_support(CPU_BUILD, gpu)
 
 
 def test_the_build_is_read_from_torchs_files():

@@ -76,7 +76,9 @@ def test_without_a_device_the_small_build_is_taken_where_it_can_be_reached():
     assert large.size == "large"
 
 
-@pytest.mark.parametrize(("capability", "driver", "is_old"), [(9.0, 590, False), (7.5, 580, False), (7.0, 580, True), (6.1, 535, True), (8.9, 550, True)])
+@pytest.mark.parametrize(
+    ("capability", "driver", "is_old"), [(9.0, 590, False), (7.5, 580, False), (7.0, 580, True), (6.1, 535, True), (8.9, 550, True), (12.0, 575, False)]
+)
 def test_an_old_device_or_driver_gets_the_older_cuda(capability, driver, is_old):
     arguments = choose(on=machine(capability=capability, driver=driver)).arguments
     assert (arguments[:2] == index("cu126")) == is_old

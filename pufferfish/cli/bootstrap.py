@@ -27,6 +27,7 @@ TORCH_RANGE = ((2, 11), (2, 15))  # as in pyproject.toml: from, to below
 TORCH_INDEX = "https://download.pytorch.org/whl/"  # PyTorch's own, one folder for each build
 OLDEST_CAPABILITY = 7.5  # the default build, CUDA 13, has no kernels for Maxwell, Pascal and Volta
 OLDEST_DRIVER = 580  # of CUDA 13; CUDA 12.6 serves older ones
+NEW_CAPABILITY = 10.0  # Blackwell, for which CUDA 12.6 has no kernels: an older driver has to be updated
 FREE_BYTES = {"small": 4 * 10**9, "large": 12 * 10**9}  # 2.1 GB installed without CUDA libraries, and what is unpacked on the way
 TRY_IMPORTS = """
 import torch, transformers, tokenizers, datasets, mlflow, dvc.repo, pydantic, rich
@@ -93,10 +94,11 @@ def which_torch(wish: str, *, wheels: list[str], machine: Machine, index_answers
             return Torch(("--index-url", TORCH_INDEX + "cpu", f"torch=={TORCH_VERSION}"), f"{TORCH_VERSION} for CPU: no NVIDIA device here")
         reason = f"{TORCH_VERSION} with CUDA, 3 GB to download: PyTorch's smaller CPU build cannot be reached"
         return Torch((f"torch=={TORCH_VERSION}",), reason, "large")
-    if machine.capability < OLDEST_CAPABILITY or machine.driver < OLDEST_DRIVER:
+    if machine.capability < OLDEST_CAPABILITY or (machine.driver < OLDEST_DRIVER and machine.capability < NEW_CAPABILITY):
         old = f"compute capability {machine.capability}, driver {machine.driver}"
         return Torch(("--index-url", TORCH_INDEX + "cu126", any_version), f"CUDA 12.6: {old}", "large")
-    return Torch((f"torch=={TORCH_VERSION}",), f"{TORCH_VERSION} with CUDA: NVIDIA device of compute capability {machine.capability}", "large")
+    note = f"; it needs a driver from {OLDEST_DRIVER} on, this one is {machine.driver}" if machine.driver < OLDEST_DRIVER else ""
+    return Torch((f"torch=={TORCH_VERSION}",), f"{TORCH_VERSION} with CUDA: NVIDIA device of compute capability {machine.capability}{note}", "large")
 
 
 def newest_wheel(wheels: list[str], machine: Machine) -> str | None:
@@ -128,7 +130,7 @@ def look_at_machine() -> Machine:
         asked = subprocess.run(query, capture_output=True, text=True, check=False)
         rows = re.findall(r"^(\d+\.\d+), (\d+)", asked.stdout, re.MULTILINE) if asked.returncode == 0 else []
         if rows:
-            capability, driver = min(float(row[0]) for row in rows), int(rows[0][1])
+            capability, driver = max(float(row[0]) for row in rows), int(rows[0][1])  # the best is the one that is used
     return Machine(platform.system(), platform.machine(), sys.version_info[:2], capability, driver)
 
 

@@ -15,7 +15,8 @@ def describe(hardware: Hardware) -> list[str]:
     lines = [f"machine    {fingerprint.cpu}{' with ' + ' '.join(flags) if flags else ''}, {cores}, {format_bytes(fingerprint.memory_bytes)}"]
     for gpu in fingerprint.gpus:
         lines.append(f"           {gpu.name}, {format_bytes(gpu.memory_bytes)}, compute capability {gpu.compute_capability}, driver {gpu.driver}")
-    used = "the NVIDIA device" if fingerprint.device == "cuda" else f"the CPU with {fingerprint.num_threads} threads"
+    device = "the NVIDIA device" if len(fingerprint.gpus) == 1 else f"the first of {len(fingerprint.gpus)} NVIDIA devices"
+    used = device if fingerprint.device == "cuda" else f"the CPU with {fingerprint.num_threads} threads"
     lines.append(f"uses       {used}, {format_bytes(hardware.usable_memory_bytes)} of memory, PyTorch {fingerprint.torch}")
     for speed in measured.dtypes:
         speeds = sorted(gemm.flops_per_s / 1e9 for gemm in speed.gemms)

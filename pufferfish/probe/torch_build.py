@@ -57,5 +57,7 @@ def why_unsupported(build: TorchBuild, gpu: Gpu) -> str:
 
 def how_to_support(build: TorchBuild, gpu: Gpu) -> str:
     """What to install so that PyTorch can use this device."""
-    is_old = float(gpu.compute_capability) < BUILDS[0][1] or int(gpu.driver.split(".")[0]) < BUILDS[0][3]
+    (_, lowest, _, driver), (_, _, above, _) = BUILDS[0], BUILDS[-1]
+    capability = float(gpu.compute_capability)
+    is_old = capability < lowest or (int(gpu.driver.split(".")[0]) < driver and capability < above)
     return "PUFFERFISH_TORCH=" + ("cu126" if is_old else "cu130") + " make setup"
