@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from pufferfish.base import clock, paths
+from pufferfish.base.events import Warned
 from pufferfish.base.runtime import ensure_runtime
 from pufferfish.base.stage import Interrupted, StopRequest, stage
 from pufferfish.schema.plan import Plan
@@ -48,7 +49,7 @@ def hand_out(plan: Plan, work: Path) -> None:
 def train(plan: Plan, subset: Subset, work: Path, stop: StopRequest) -> None:
     """From the last checkpoint, or from the start, to the end."""
     from pufferfish.track.training import track_training
-    from pufferfish.train.work import finishing, has_checkpoint, put_in_place, run_key
+    from pufferfish.train.work import finishing, has_checkpoint, put_in_place, run_key, told_others
     from pufferfish.ui.view import open_view
 
     key = run_key(work)
@@ -56,6 +57,8 @@ def train(plan: Plan, subset: Subset, work: Path, stop: StopRequest) -> None:
         from pufferfish.train.finish import farewell, save_model  # torch arrives here, while a process beside this one opens the tracking store
         from pufferfish.train.start import start_training
 
+        if others := told_others(work):
+            view(Warned(0, others))
         training = start_training(plan, subset, work, started_s=clock.process_start_s(), should_stop=stop)
         for event in training.run():
             view(event)

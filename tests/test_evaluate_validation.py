@@ -8,7 +8,7 @@ import torch
 
 from pufferfish.evaluate import samples
 from pufferfish.evaluate.samples import fenced, write_samples
-from pufferfish.evaluate.validation import evaluate_validation
+from pufferfish.evaluate.validation import Validation, evaluate_validation
 from pufferfish.model.transformer import Decoder
 from pufferfish.schema.params import EvaluateParams
 from pufferfish.schema.plan import ModelPlan
@@ -70,6 +70,12 @@ def test_a_model_that_knows_nothing_pays_the_logarithm_of_its_vocabulary():
     model.lm_head.weight.data.zero_()
     found = evaluate_validation(model, toy_tokens(300), num_bytes=299)
     assert found.bpb == pytest.approx(math.log2(VOCAB_SIZE), rel=1e-6)
+
+
+@pytest.mark.parametrize("nats", [709.0, 709.79, 1e6])
+def test_a_loss_whose_exponential_is_no_number_has_a_perplexity_all_the_same(nats):
+    found = Validation(total_nats=3 * nats, num_tokens=3, num_bytes=5)
+    assert found.perplexity == pytest.approx(math.exp(min(nats, 709.782)), rel=1e-3)
 
 
 def test_bfloat16_gives_nearly_the_same():

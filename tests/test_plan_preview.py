@@ -75,6 +75,22 @@ def test_why_it_lost_names_what_decided(size, pace, words):
         assert "no time to measure" in explain.why_it_lost(replace(other, measured=None, predicted_step_s=best.step_s, correction=1.0), best, text)
 
 
+def test_a_shape_that_is_too_slow_for_enough_steps_says_so_and_nothing_that_is_false():
+    planner = Planner("server")
+    selection = decide(case_of(planner), Measuring(planner.measure, lambda: planner.spent_s)).selection
+    best = selection.best
+    slow = replace(best, price=replace(best.price, num_params=2 * best.price.num_params), measured=replace(best.measured, step_s=best.loop_s / 50))
+    assert explain.why_it_lost(slow, best, selection.text) == "but it is too slow for enough steps"
+    assert explain.why_it_lost(replace(slow, learned=0.8), best, selection.text) == "but it is too slow for enough steps"
+
+
+@pytest.mark.parametrize("machine", ["server", "laptop"])
+def test_a_shape_whose_counted_steps_take_too_long_is_no_near_equal(machine):
+    shown = preview(machine, train={"num_steps": 500})
+    assert shown.runner_up.val_bpb < 0.98 * shown.plan.forecast.val_bpb
+    assert shown.runner_up.verdict == "but it is too slow for enough steps"
+
+
 def test_a_pinned_shape_has_no_runner_up():
     pinned = preview(model={"seq_len": 256, "num_layers": 2, "d_model": 128})
     assert pinned.runner_up is None
@@ -123,11 +139,15 @@ def test_a_half_that_is_too_short_is_told_and_no_error():
     assert "too short" in preview_text(preview("laptop", "50s"), MACHINES["laptop"])
 
 
-def test_counted_steps_have_no_other_budgets():
+def test_other_budgets_train_as_many_counted_steps_with_other_batches_and_models():
     shown = preview(train={"num_steps": 500})
-    assert shown.other_budgets == []
+    half, double = shown.other_budgets
+    assert (half.total_s, double.total_s) == (90, 360)
+    assert half.tokens_per_step < shown.plan.train.tokens_per_step < double.tokens_per_step
+    assert [each.forecast.tokens for each in (half, double)] == [500 * each.tokens_per_step for each in (half, double)]
+    assert double.forecast.val_bpb < shown.plan.forecast.val_bpb < half.forecast.val_bpb
     text = preview_text(shown, MACHINES["server"])
-    assert "another budget would train the same" in text
+    assert "1m 30s" in text
     assert "budget          " in text, "what the steps take is not the budget"
 
 

@@ -157,6 +157,25 @@ def test_what_another_plan_finished_is_not_handed_out(stage):
     assert not other.exists()
 
 
+def test_an_interrupted_training_of_another_plan_is_told_and_kept_where_one_begins_anew(stage, capsys):
+    stage.run()
+    assert "another plan" not in capsys.readouterr().out
+    folder = the_work().parent
+    for name in ("aaaa/step-000000400", "aaaa/step-000000912", "bbbb"):
+        (folder / name).mkdir(parents=True)
+    whole_plan(train=train_plan(num_steps=13)).save(paths.PLAN)
+    stage.run()
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "another plan" in line]
+    words = f"an interrupted training of another plan is kept in {folder}: aaaa at step 912; `pufferfish doctor --prune` removes it"
+    assert told == f"train:       step 0  {words}"
+    assert (folder / "aaaa" / "step-000000912").exists()
+    (folder / "bbbb" / "step-000000001").mkdir()
+    assert "aaaa at step 912, bbbb at step 1; `pufferfish doctor --prune` removes them" in work.told_others(folder / "cccc")
+    assert work.told_others(folder / "aaaa") == "", "this one goes on"
+    with work.own(folder / "aaaa"):
+        assert "aaaa" not in work.told_others(folder / "bbbb2"), "somebody is at it"
+
+
 @pytest.mark.parametrize("name", ["model/model.safetensors", "model/outcome.json", "curve.csv"])
 def test_a_kept_model_that_is_not_whole_is_forgotten_and_trained_again(stage, name):
     stage.run()

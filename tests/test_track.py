@@ -733,6 +733,7 @@ def test_steps_are_thinned_out_and_everything_else_is_logged(checkout, childless
     listen(CheckpointSaved(100, 0.2, 12345))
     listen(Warned(100, "data repeats"))
     listen(Finished(100, 1.0, 6400, 10.0, -0.5))
+    TrainingListener(tracker)(Finished(101, 1.0, 6464, 10.1, None))
     tracker.finish()
     messages = journal.Reader.open(journals()[0], is_waiting=False).read()
     metrics = [message for message in messages if message["type"] == "metrics"]
@@ -741,6 +742,7 @@ def test_steps_are_thinned_out_and_everything_else_is_logged(checkout, childless
     assert len(steps) == 11
     assert steps[-1] == 100
     assert {"val/bpb", "checkpoint/cost_s", "train/late_s", "train/num_params"} <= {key for message in metrics for key in message["values"]}
+    assert [message["step"] for message in metrics if "train/late_s" in message["values"]] == [100], "counted steps are never late"
     assert any("data repeats" in message.get("text", "") for message in messages)
 
 

@@ -1,7 +1,12 @@
 """Steps are measured in a process beside, where there is a core for it and nothing is known yet."""
 
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +19,7 @@ from pufferfish.plan.prices import StepTime
 from pufferfish.train import beside, measure
 
 COLD = MACHINES["server"]
+TESTS = Path(__file__).parent
 
 
 def measuring_processes():
@@ -97,6 +103,31 @@ def test_an_error_here_does_not_wait_for_the_process(workplace):
         raise ZeroDivisionError
     assert not measuring_processes()
     assert time.perf_counter() - start_s < 60, "it would wait for ever"
+
+
+ASKING = """
+import sys
+from machines import MACHINES
+from toys import model_plan, train_plan
+from pufferfish.train import beside
+
+if __name__ == "__main__":
+    with beside.measuring(MACHINES["server"]) as steps:
+        steps.measure(model_plan(), train_plan())
+        print(steps._process.pid, flush=True)
+        steps.measure(model_plan(num_layers=400, seq_len=500), train_plan(micro_batch=50, tokens_per_step=500_000))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_measurement_ends_with_the_process_that_asked_for_it(workplace, number):
+    (workplace / "asking.py").write_text(ASKING)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent)))}
+    with subprocess.Popen([sys.executable, "asking.py"], stdout=subprocess.PIPE, text=True, env=environment) as asking:
+        process = psutil.Process(int(asking.stdout.readline()))
+        time.sleep(0.5)
+        asking.send_signal(number)
+    process.wait(timeout=5)
 
 
 def test_where_something_is_known_or_no_core_is_free_nothing_is_started(workplace, monkeypatch):

@@ -42,7 +42,8 @@ def test_any_pinned_shares_give_rates_between_zero_and_the_peak(warmup, cooldown
 
 
 def test_the_step_clock_counts_steps():
-    clock = StepClock(7)
+    clock = StepClock(7, step_s=0.5)
+    assert (clock.remaining_s, clock.late_s) == (3.5, None)
     seen = []
     while not clock.is_over:
         seen.append((clock.u, clock.expected_steps))
@@ -52,15 +53,15 @@ def test_the_step_clock_counts_steps():
 
 
 def test_the_step_clock_goes_on_where_it_was():
-    clock = StepClock(7, step=5)
+    clock = StepClock(7, step=5, step_s=0.5)
     assert (clock.u, clock.expected_steps, clock.is_over) == (5 / 7, 2, False)
-    assert StepClock(7, step=7).is_over
+    assert StepClock(7, step=7, step_s=0.5).is_over
 
 
 @pytest.mark.parametrize("start", [0, 2, 4])
 def test_a_replay_repeats_the_recorded_progress(start):
     recorded = [0.0, 0.1, 0.37, 0.9]
-    clock, seen = ReplayClock(recorded, step=start), []
+    clock, seen = ReplayClock(recorded, step=start, step_s=0.5), []
     while not clock.is_over:
         seen.append(clock.u)
         clock.tick()
@@ -71,8 +72,8 @@ def test_a_replay_repeats_the_recorded_progress(start):
 def test_a_replay_knows_how_long_it_will_still_take(monkeypatch):
     now = [5.0]
     monkeypatch.setattr("pufferfish.train.clock.now_s", lambda: now[0])
-    replay = ReplayClock([0.0, 0.1, 0.37, 0.9])
-    assert replay.remaining_s == 0.0
+    replay = ReplayClock([0.0, 0.1, 0.37, 0.9], step_s=1.5)
+    assert replay.remaining_s == 6.0
     now[0] += 2.0
     replay.tick()
     assert replay.remaining_s == pytest.approx(6.0)
@@ -223,6 +224,18 @@ def test_a_second_stall_that_takes_all_the_time_gets_nothing_more():
     run = race(with_stalls((500, 60.0), (510, 8.0)), grace_s=12.5)
     assert len(run.step_s) == 511
     assert run.late_s == pytest.approx(51.0 + 60.0 + 8.0 - 100.0 - 0.1, abs=0.2)
+
+
+def test_what_was_given_before_counts_and_is_not_given_again():
+    now = [1000.0]
+    clock = DeadlineClock(1010.0, step_s=0.1, u=0.8, grace_s=12.5, given_s=12.5, now=lambda: now[0])
+    assert clock.until_deadline_s == 22.5
+    for duration in (0.1, 21.0):
+        clock.start_step()
+        now[0] += duration
+        clock.tick()
+    assert (clock.grace_taken_s, clock.given_s, clock.deadline_s) == (0.0, 12.5, 1022.5)
+    assert clock.late_s == pytest.approx(-1.4)
 
 
 def paused(*, pause_s, grace_s=12.5, after=500):

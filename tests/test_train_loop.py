@@ -21,7 +21,7 @@ from pufferfish.data.shards import write_validation_text
 from pufferfish.model.load import load_model
 from pufferfish.schema.plan import Plan
 from pufferfish.schema.reports import Outcome, Shard, Subset
-from pufferfish.train import checkpoint, finish, loop, saving, validation
+from pufferfish.train import checkpoint, finish, loop, progress, saving, validation
 from pufferfish.train.average import is_worth_it
 from pufferfish.train.clock import DeadlineClock
 from pufferfish.train.loop import Corpora, Training
@@ -80,7 +80,8 @@ def test_a_run_tells_its_start_each_step_its_evaluations_and_its_end(tmp_path):
     assert all(event.tokens_per_s > 0 and event.grad_norm > 0 and event.memory_bytes > 0 for event in done)
     assert [event.u for event in of_kind(EvalDone, events)] == [4 / 12, 8 / 12]
     assert (events[-1].step, events[-1].u, events[-1].num_tokens) == (12, 1.0, 1440)
-    assert events[-1].late_s == pytest.approx(events[-1].elapsed_s - 60)
+    assert events[0].train_s == pytest.approx(12 * run.plan.forecast.step_s), "the planned pace of so many steps, whatever the budget"
+    assert events[-1].late_s is None
 
 
 def test_the_first_loss_is_below_that_of_guessing_since_pairs_were_counted_and_it_falls(tmp_path):
@@ -248,9 +249,17 @@ def test_a_small_text_ends_the_training_after_the_planned_steps_and_with_its_sch
     plan = whole_plan(train=train_plan(clock="deadline", num_steps=12, num_evals=0))
     plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"unused_s": 500.0})})
     run = Training(plan, CORPORA, tmp_path, share_s=600.0, start_s=now_s(), finish_s=0.0)
-    list(run.run())
+    events = list(run.run())
     assert run.step in (11, 12)
     assert run.clock.u == 1.0
+    assert events[0].train_s == pytest.approx(12 * plan.forecast.step_s), "the time that is left unused is not told as training"
+    assert events[-1].late_s is None
+
+
+def test_the_start_tells_the_time_that_is_left_and_not_that_of_the_set_up(tmp_path, monkeypatch):
+    now = paced(monkeypatch, chain([7.0], repeat(0.5)))
+    run = Training(whole_plan(train=train_plan(clock="deadline")), CORPORA, tmp_path, share_s=30.0, start_s=now[0] - 4.0, finish_s=1.0)
+    assert next(run.run()).train_s == pytest.approx(30.0 - 1.0 - 4.0 - 7.0)
 
 
 def still(trainer, batches, *, lr_share):
@@ -272,6 +281,7 @@ def paced(monkeypatch, durations, *, step=still):
 
     monkeypatch.setattr(loop, "DeadlineClock", Clock)
     monkeypatch.setattr(loop, "now_s", lambda: now[0])
+    monkeypatch.setattr(progress, "now_s", lambda: now[0])
     monkeypatch.setattr(Trainer, "step", timed)
     return now
 
@@ -346,9 +356,34 @@ def test_time_that_a_stall_takes_from_the_stages_after_is_told(tmp_path, monkeyp
     plan = whole_plan(train=train_plan(clock="deadline", num_evals=0), step_s=0.5)
     plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"reserve_s": 80.0})})
     run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
-    told = [event.reason for event in of_kind(Refit, run.run())]
+    events = list(run.run())
+    told = [event.reason for event in of_kind(Refit, events)]
     assert told == ["a step took 29.0 s: 12.0 s of the time for evaluation and export bring the learning rate down"]
     assert lr_share(run.record.u[-1], plan.train) < 0.1
+    assert events[-1].late_s == pytest.approx(0.0, abs=0.6), "the time was given on purpose"
+
+
+def test_time_that_was_given_after_a_stall_is_still_given_after_an_interruption_and_only_once(tmp_path, monkeypatch):
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0), step_s=0.5)
+    plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"reserve_s": 80.0})})
+
+    def start(durations):
+        now = paced(monkeypatch, durations)
+        return Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+
+    first = start(chain([0.5] * 60, [29.0], repeat(0.5)))
+    first.should_stop = lambda: first.step == 62
+    list(first.run())
+    used_s = first.elapsed_s
+    assert (first.clock.given_s, used_s) == (12.0, 60.0)
+    resumed = start(repeat(0.5))
+    events = list(resumed.run())
+    assert events[0].train_s == pytest.approx(60.0 + 12.0 - used_s)
+    assert resumed.step > 62 + 15
+    assert lr_share(resumed.record.u[-1], plan.train) < 0.1
+    assert resumed.elapsed_s <= 60.0 + 12.0
+    assert events[-1].late_s == pytest.approx(0.0, abs=0.6)
+    assert resumed.clock._grace_s == 0.0, "a second stall gets nothing more"
 
 
 def evaluations_take(monkeypatch, now, *times_s):
@@ -636,9 +671,26 @@ def test_a_full_disk_warns_keeps_the_last_good_checkpoint_and_training_goes_on(t
     assert isinstance(events[-1], Finished)
     assert [event.step for event in of_kind(CheckpointSaved, events)] == [1, 2, 3]
     warnings = of_kind(Warned, events)
-    assert [event.step for event in warnings] == list(range(4, 13))
+    assert [event.step for event in warnings] == [4], "nine attempts failed for one reason"
     assert "No space left on device" in warnings[0].message
     assert checkpoint.newest(tmp_path)[0].name == "step-000000003"
+
+
+def test_saves_that_fail_take_no_more_of_the_time_than_those_that_succeed(tmp_path, monkeypatch):
+    now, attempts = paced(monkeypatch, repeat(0.5)), []
+
+    def full(folder, tensors, progress):
+        attempts.append(now[0])
+        now[0] += 4.0
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0, checkpoint_interval_s=20.0), step_s=0.5)
+    run = Training(plan, CORPORA, tmp_path, share_s=1000.0, start_s=now[0], finish_s=0.0)
+    events = list(run.run())
+    assert len(of_kind(Warned, events)) == 1
+    assert len(attempts) == 5
+    assert all(after - before >= 4.0 / saving.MAX_SHARE for before, after in pairwise(attempts))
 
 
 class Memory:
@@ -830,11 +882,108 @@ def test_a_last_update_that_ruins_the_weights_is_told_although_its_loss_was_a_nu
     assert "weights" in error.value.saw
 
 
-def test_a_stop_right_after_a_lost_loss_is_no_divergence(tmp_path, monkeypatch):
+def test_a_stop_right_after_a_lost_loss_is_no_divergence_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, unhurried):
     lose(monkeypatch, steps={4})
-    run = training(tmp_path)
+    run = training(tmp_path, checkpoint_interval_s=0.0)
     run.should_stop = lambda: run.step == 4
-    assert isinstance(list(run.run())[-1], CheckpointSaved)
+    events = list(run.run())
+    assert [event.step for event in of_kind(CheckpointSaved, events)] == [1, 2, 3]
+    assert run.is_interrupted
+    assert checkpoint.newest(tmp_path)[0].name == "step-000000003"
+    words = "stopped at step 4, which could not be saved, as its loss or gradient is not a number"
+    assert finish.farewell(run) == f"{words}; `dvc repro` goes on from the last good checkpoint, at step 3"
+
+
+def ruin(monkeypatch, *, steps):
+    """Make a gradient of these steps not a number although their loss is one; call 0 is the dry step."""
+    clip, calls = Trainer._clip, []
+
+    def ruined(trainer):
+        calls.append(1)
+        if len(calls) - 1 in steps:
+            next(iter(trainer.weights.masters.values())).grad[0, 0] = float("nan")
+        return clip(trainer)
+
+    monkeypatch.setattr(Trainer, "_clip", ruined)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gradient_that_is_not_a_number_costs_its_step_and_a_replay_does_the_same(tmp_path, monkeypatch, dtype):
+    with monkeypatch.context() as patch:
+        ruin(patch, steps={4, 12})
+        run = training(tmp_path / "a", dtype=dtype)
+        events = list(run.run())
+    assert isinstance(events[-1], Finished)
+    assert all(math.isfinite(event.loss) for event in of_kind(StepDone, events))
+    assert all(torch.isfinite(weight).all() for weight in run.final_weights().values())
+    ruin(monkeypatch, steps={4, 12})
+    replayed = training(tmp_path / "b", dtype=dtype, recorded=realised(run, tmp_path / "schedule.jsonl"))
+    list(replayed.run())
+    assert same_state(run, replayed)
+
+
+def test_gradients_that_are_no_numbers_any_more_are_a_divergence_although_no_loss_was_lost(tmp_path, monkeypatch):
+    ruin(monkeypatch, steps=range(4, 99))
+    with pytest.raises(UserError, match="diverged") as error:
+        list(training(tmp_path).run())
+    assert error.value.saw == "loss or gradient is not a number for 3 steps, at step 6"
+
+
+def reach(monkeypatch, loss):
+    """Each step with this loss, which changes nothing."""
+    monkeypatch.setattr(Trainer, "step", lambda trainer, batches, *, lr_share: (torch.tensor(loss), torch.tensor(1.0)))
+
+
+@pytest.mark.parametrize(("num_evals", "step"), [(0, 12), (2, 4)])
+def test_losses_that_are_numbers_but_far_worse_than_a_guess_are_a_divergence(tmp_path, monkeypatch, num_evals, step):
+    reach(monkeypatch, 2.1 * math.log(97))
+    with pytest.raises(UserError, match="diverged") as error:
+        list(training(tmp_path, num_evals=num_evals).run())
+    assert error.value.saw == f"the loss is 9.607 nats per token, where a guess has 4.575, at step {step}"
+    assert "train.learning_rate below 0.02" in error.value.fix
+
+
+def test_a_loss_like_that_of_a_guess_or_a_validation_text_of_another_kind_is_no_divergence(tmp_path, monkeypatch):
+    reach(monkeypatch, 1.5 * math.log(97))
+    monkeypatch.setattr(Trainer, "mean_loss", lambda self, inputs, targets: 40.0)
+    assert isinstance(list(training(tmp_path).run())[-1], Finished)
+
+
+def no_compiler(monkeypatch, error):
+    """The dry step of this training, compiled or not, ends with the error."""
+
+    def fail(trainer, batches):
+        raise error
+
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    monkeypatch.setattr(Trainer, "dry_step", fail)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("InvalidCxxCompiler: no working C++ compiler"), FileNotFoundError(2, "No such file", "g++")], ids=["torch", "g++"]
+)
+def test_a_compiler_that_has_disappeared_is_told_to_the_user_with_the_way_to_another_plan(tmp_path, monkeypatch, error):
+    no_compiler(monkeypatch, error)
+    with pytest.raises(UserError, match="does not work here") as told:
+        list(training(tmp_path / "a", is_compiled=True).run())
+    assert "pufferfish doctor --remeasure" in told.value.fix
+    with pytest.raises(type(error)):
+        list(training(tmp_path / "b").run())
+
+
+def test_a_compilation_that_runs_out_of_memory_is_tried_with_a_smaller_micro_batch(tmp_path, monkeypatch):
+    dry_step, sizes = Trainer.dry_step, []
+
+    def starved(trainer, batches):
+        sizes.append(trainer.micro_batch)
+        if len(sizes) == 1:
+            raise RuntimeError("InductorError: OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB")
+        dry_step(trainer, batches)
+
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    monkeypatch.setattr(Trainer, "dry_step", starved)
+    assert isinstance(list(training(tmp_path, is_compiled=True).run())[-1], Finished)
+    assert sizes == [3, 1]
 
 
 def test_a_validation_that_is_not_a_number_is_a_divergence(tmp_path, monkeypatch):
@@ -884,7 +1033,7 @@ def test_one_lost_loss_stops_neither_training_nor_saving_nor_the_outcome(tmp_pat
     run = training(tmp_path / "work", checkpoint_interval_s=0.0)
     events = list(run.run())
     assert math.isnan(of_kind(StepDone, events)[3].loss)
-    assert len(of_kind(CheckpointSaved, events)) == 12
+    assert [event.step for event in of_kind(CheckpointSaved, events)] == [1, 2, 3, *range(5, 13)], "what may be ruined is not saved"
     assert isinstance(events[-1], Finished)
     assert len(run.record.loss) == 11
     assert math.isfinite(saved_outcome(run, tmp_path).final_loss)

@@ -26,6 +26,14 @@ def test_a_stall_is_no_price(times_s):
     assert due(*times_s, since_s=21.0)
 
 
+def test_what_failed_is_tried_again_as_seldom_as_its_time_demands_until_one_succeeds():
+    failing = Saving(20.0, 1000.0, 0.0, [0.1], failed_s=1.0)
+    assert not failing.is_due(1049.0, remaining_s=math.inf)
+    assert failing.is_due(1051.0, remaining_s=math.inf)
+    failing.made(0.2)
+    assert failing.is_due(1021.0, remaining_s=math.inf)
+
+
 def test_near_the_end_the_model_itself_is_saved_soon():
     assert due(since_s=21.0, left_s=6.0)
     assert not due(since_s=21.0, left_s=4.0)

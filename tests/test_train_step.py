@@ -21,7 +21,8 @@ from pufferfish.plan.memory import PROCESS_BYTES
 from pufferfish.plan.speed import optimizer_seconds
 from pufferfish.train import average, divergence, loop, measure, memory, precision
 from pufferfish.train import step as step_module
-from pufferfish.train.measure import measure_steps, no_compilation
+from pufferfish.train.compiling import no_compilation
+from pufferfish.train.measure import measure_steps
 from pufferfish.train.optimizers import adamw, muon
 from pufferfish.train.optimizers.adamw import BETA1, BETA2, EPS, AdamW
 from pufferfish.train.optimizers.groups import kind_of, peak_lr
@@ -317,6 +318,22 @@ def test_the_loss_scale_halves_after_an_overflow_and_doubles_after_200_good_step
     assert scale.value == 1.0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@each_optimizer
+def test_a_gradient_that_is_not_finite_changes_nothing(optimizer, dtype, monkeypatch):
+    trainer = Trainer(model_plan(), train_plan(dtype=dtype, optimizer=optimizer))
+    trainer.step(batches(), lr_share=1.0)
+    before, loss = {name: tensor.clone() for name, tensor in trainer.state().items()}, trainer._loss
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_loss", lambda *tokens: loss(*tokens) * float("inf"))
+        _, norm = trainer.step(batches(1), lr_share=1.0)
+    assert not math.isfinite(float(norm))
+    assert same(before, trainer.state())
+    trainer.step(batches(2), lr_share=1.0)
+    assert all(torch.isfinite(tensor).all() for tensor in trainer.state().values())
+    assert not same(before, trainer.state())
+
+
 @each_optimizer
 def test_an_overflow_in_float16_skips_the_update_and_halves_the_scale(optimizer):
     trainer = Trainer(model_plan(), train_plan(dtype="float16", optimizer=optimizer))
@@ -412,6 +429,7 @@ def test_a_compilation_that_fails_is_the_users_to_mend_and_a_failing_step_is_not
         measure_steps(model_plan(), train_plan(is_compiled=True), limit_s=0.01)
     assert found.value.saw == saw
     assert "train.compile: false" in found.value.fix
+    assert "pufferfish doctor --remeasure" in found.value.fix
     with pytest.raises(type(error)):
         measure_steps(model_plan(), train_plan(), limit_s=0.01)
 

@@ -13,7 +13,7 @@ from pufferfish.schema.hardware import Fingerprint, Gpu, Hardware, Measured
 from pufferfish.schema.plan import BudgetPlan, Candidate, DataPlan, Forecast, ModelPlan, Phases, Plan, TrainPlan, Why
 from pufferfish.schema.reports import Evaluation, ExportReport, Outcome
 from pufferfish.ui.lines import machine_lines, pack
-from pufferfish.ui.plain import PlainView
+from pufferfish.ui.plain import PlainView, event_line
 from pufferfish.ui.screen import ScreenView, panel
 from pufferfish.ui.summary import STAGES, summary
 from pufferfish.ui.tables import plan_text
@@ -133,6 +133,12 @@ def test_plain_lines_are_few_and_say_everything():
     for words in ("1.31 M parameters", "1.500 bits per byte", "saved 16.0 MB", "slower than planned; 880", "micro-batch is now 4", "repeated", "0.8 s early"):
         assert any(words in line for line in lines), words
     assert all(line.startswith("train: ") and len(line) <= 110 for line in lines)
+
+
+@pytest.mark.parametrize(("late_s", "words"), [(None, "in 2m 20s"), (-0.8, "in 2m 20s, 0.8 s early"), (2.0, "in 2m 20s, 2.0 s late")])
+def test_the_end_says_how_late_it_is_where_there_was_a_deadline(late_s, words):
+    done = Finished(step=912, u=1.0, num_tokens=3_735_552, elapsed_s=140.2, late_s=late_s)
+    assert event_line(done) == f"done: 912 steps, 3.74 M tokens {words}"
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

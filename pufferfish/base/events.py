@@ -11,7 +11,7 @@ class Started:
 
     step: int
     num_params: int
-    train_s: float  # planned length of the training, seconds
+    train_s: float  # until its end, as far as it is known: a deadline, or so many steps at the planned pace
     is_resumed: bool
 
 
@@ -85,7 +85,7 @@ class Finished:
     u: float
     num_tokens: int
     elapsed_s: float
-    late_s: float  # past the planned end of training; negative is early
+    late_s: float | None  # after the deadline, which a stall may have moved; negative is early. None: the steps were counted
 
 
 Event = Started | StepDone | EvalDone | CheckpointSaved | Refit | Shrunk | Warned | Finished

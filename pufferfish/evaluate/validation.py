@@ -6,6 +6,7 @@ T tokens of a window, B windows of a batch.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -17,6 +18,7 @@ from pufferfish.data.batches import validation_windows
 from pufferfish.model.transformer import Decoder
 from pufferfish.schema.plan import TrainPlan
 
+LARGEST_NATS = math.log(sys.float_info.max)  # whose exponential is a number
 BATCH_TOKENS = 4096  # fills the matrix products; larger ones were slower on two cores
 
 
@@ -40,8 +42,8 @@ class Validation:
 
     @property
     def perplexity(self) -> float:
-        """exp(loss), per token."""
-        return math.exp(self.loss_nats)
+        """exp(loss), per token; the largest number where that is none."""
+        return math.exp(min(self.loss_nats, LARGEST_NATS))
 
 
 def as_trained(model: Decoder, plan: TrainPlan) -> Decoder:

@@ -104,7 +104,10 @@ def why_it_lost(candidate: Candidate, best: Candidate, text: Text) -> str:
     larger, more_tokens = candidate.price.num_params / best.price.num_params, candidate.tokens / best.tokens
     size = f"{larger:.2g} times as many parameters" if larger >= 1 else f"{larger:.2g} of the parameters"
     reads = f"{format_count(candidate.tokens)} tokens in the time instead of {format_count(best.tokens)}"
-    if best.measured and not candidate.measured and ratio <= 1 + NEAR:
+    is_known = not best.measured or candidate.measured
+    if (has_enough_steps(best) and not has_enough_steps(candidate)) or (is_known and ratio < 1 - NEAR):  # counted steps are enough, but may not be in time
+        return "but it is too slow for enough steps"
+    if not is_known and ratio <= 1 + NEAR:
         return "but there was no time to measure its steps"
     if ratio <= 1 + NEAR and larger < 1:
         return f"its forecast is {ratio - 1:.2%} worse, and time is left over"

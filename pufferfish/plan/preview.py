@@ -18,7 +18,7 @@ NEIGHBOURS = 2  # vocabularies on each side that another budget is planned with
 def make_preview(case: Case, measuring: Measuring | None) -> Preview:
     """Without `measuring`, paces are predicted. Raises UserError as `decide` does."""
     decision = decide(case, measuring)
-    budgets = [factor * case.total_s for factor in FACTORS if case.is_timed and factor * case.total_s <= LONGEST_BUDGET_S]
+    budgets = [factor * case.total_s for factor in FACTORS if factor * case.total_s <= LONGEST_BUDGET_S]
     return Preview(
         plan=decision.plan,
         is_predicted=measuring is None,

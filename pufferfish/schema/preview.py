@@ -23,4 +23,4 @@ class Preview(Strict):
     is_predicted: bool  # for another machine, on which nothing can be measured from here
     runner_up: Candidate | None  # the best of another shape; None: there was no other shape to choose
     memory_bytes: dict[str, int]  # at the peak, by term
-    other_budgets: list[OtherBudget]  # half and double; none where the steps are counted
+    other_budgets: list[OtherBudget]  # half and double

@@ -44,7 +44,8 @@ class TrainingListener:
             case Finished():
                 if self._last is not None:
                     self._log_step(self._last)
-                self._tracker.metrics({"train/elapsed_s": event.elapsed_s, "train/late_s": event.late_s, "train/num_steps": event.step}, event.step)
+                late = {} if event.late_s is None else {"train/late_s": event.late_s}
+                self._tracker.metrics({"train/elapsed_s": event.elapsed_s, "train/num_steps": event.step, **late}, event.step)
 
     def _log_step(self, event: StepDone) -> None:
         values = {

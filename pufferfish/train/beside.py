@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -73,7 +75,7 @@ class StepsBeside:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there,), daemon=True)
+        self._process = context.Process(target=_serve_parent, args=(there,), daemon=True)
         self._process.start()
         there.close()
 
@@ -101,6 +103,19 @@ class StepsBeside:
         self._is_ended = True
         self._process.kill()
         self._process.join()
+
+
+def _serve_parent(there: Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _serve(there)
+
+
+def _end_with_parent() -> None:
+    """Who is killed ends nobody, and a compilation would go on for a minute."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
 
 
 def _serve(there: Connection) -> None:

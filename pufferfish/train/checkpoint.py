@@ -58,7 +58,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
     except SafetensorError as error:  # how safetensors reports a full disk
-        raise OSError(f"cannot write {path}: {error}") from error
+        raise OSError(str(error)) from error
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 

@@ -31,12 +31,19 @@ class Clock(Protocol):
     def remaining_s(self) -> float:
         """Time still to come."""
 
+    @property
+    def late_s(self) -> float | None:
+        """Time since the deadline, negative before it; None where the steps were counted."""
+
 
 class StepClock:
     """So many steps, whatever they take: u = step / num_steps."""
 
-    def __init__(self, num_steps: int, *, step: int = 0) -> None:
-        self.num_steps, self.step = num_steps, step
+    late_s = None
+
+    def __init__(self, num_steps: int, *, step: int = 0, step_s: float) -> None:
+        """`step_s` is the planned pace."""
+        self.num_steps, self.step, self._step_s = num_steps, step, step_s
         self.u = min(1.0, step / num_steps)
         self._start_s, self._first_step = now_s(), step
 
@@ -57,16 +64,19 @@ class StepClock:
 
     @property
     def remaining_s(self) -> float:
-        """At the mean pace so far; 0 before the first step."""
+        """At the mean pace so far; at the planned one before the first step."""
         done = self.step - self._first_step
-        return (now_s() - self._start_s) / done * self.expected_steps if done else 0.0
+        return self.expected_steps * ((now_s() - self._start_s) / done if done else self._step_s)
 
 
 class ReplayClock:
     """The progress that an earlier run recorded, step by step."""
 
-    def __init__(self, recorded_u: list[float], *, step: int = 0) -> None:
-        self._recorded_u, self.step = [*recorded_u, 1.0], step
+    late_s = None
+
+    def __init__(self, recorded_u: list[float], *, step: int = 0, step_s: float) -> None:
+        """`step_s` is its pace."""
+        self._recorded_u, self.step, self._step_s = [*recorded_u, 1.0], step, step_s
         self.u = self._recorded_u[step]
         self._start_s, self._first_step = now_s(), step
 
@@ -87,9 +97,9 @@ class ReplayClock:
 
     @property
     def remaining_s(self) -> float:
-        """At the mean pace so far; 0 before the first step."""
+        """At the mean pace so far; at the recorded one before the first step."""
         done = self.step - self._first_step
-        return (now_s() - self._start_s) / done * self.expected_steps if done else 0.0
+        return self.expected_steps * ((now_s() - self._start_s) / done if done else self._step_s)
 
 
 class DeadlineClock:
@@ -115,16 +125,18 @@ class DeadlineClock:
         u: float = 0.0,
         most_steps: float = math.inf,
         grace_s: float = 0.0,
+        given_s: float = 0.0,
         is_in_flight: Callable[[], bool] = lambda: False,
         now: Callable[[], float] = now_s,
     ) -> None:
         """`deadline_s` on the clock `now`; `step_s` is the planned pace, until others were measured; after `most_steps` it ends before the deadline. A stall,
-        in a step or between two, that leaves too few steps for the learning rate to come down gets `grace_s` more, once, where that is enough for it.
+        in a step or between two, that leaves too few steps for the learning rate to come down gets `grace_s` more, once, where that is enough for it;
+        `given_s` of it were given to an earlier process.
 
         `is_in_flight` tells whether the last step may still be computed on an accelerator.
         """
-        self.deadline_s, self.u, self.now, self._is_in_flight = deadline_s, u, now, is_in_flight
-        self._steps_left, self._grace_s = most_steps, grace_s
+        self.deadline_s, self.u, self.now, self._is_in_flight = deadline_s + given_s, u, now, is_in_flight
+        self._steps_left, self._grace_s, self.given_s = most_steps, 0.0 if given_s else grace_s, given_s
         self.reserve_s = 0.0
         self._last_steps = deque[float]([step_s], maxlen=self.WINDOW)
         self._last_s = now()
@@ -166,7 +178,7 @@ class DeadlineClock:
     def _take_grace(self) -> None:
         few_s, later_s = self.FEWEST_LEFT * self.step_s, self.deadline_s + self._grace_s
         if self.until_deadline_s < few_s <= self._until_s(later_s):
-            self.deadline_s, self.grace_taken_s, self._grace_s = later_s, self._grace_s, 0.0
+            self.deadline_s, self.grace_taken_s, self.given_s, self._grace_s = later_s, self._grace_s, self._grace_s, 0.0
 
     @property
     def step_s(self) -> float:
@@ -201,6 +213,12 @@ class DeadlineClock:
     def remaining_s(self) -> float:
         """Time for steps until the deadline, or for as many as there may be."""
         return min(self.until_deadline_s, self._steps_left * self.step_s)
+
+    @property
+    def late_s(self) -> float | None:
+        """Time since the deadline, negative before it; None where it ended before it, after the most steps."""
+        late_s = self.now() - self.deadline_s
+        return None if late_s < 0 and math.isfinite(self._steps_left) else late_s
 
     @property
     def until_deadline_s(self) -> float:

@@ -63,9 +63,9 @@ def _outcome(training: Training, plan: Plan, subset: Subset, *, weights_sha256: 
 
 def farewell(training: Training) -> str:
     """What an interrupted training leaves behind, and what `dvc repro` will do with it."""
-    where = f"stopped at step {training.step}"
+    where, cause = f"stopped at step {training.step}", ", as its loss or gradient is not a number" if training.is_lost else ""
     if training.saved_step == training.step:
         return f"{where}, the work so far is saved; `dvc repro` goes on from here"
     if training.saved_step is None:
-        return f"{where}, and nothing could be saved; `dvc repro` starts anew"
-    return f"{where}, which could not be saved; `dvc repro` goes on from the last good checkpoint, at step {training.saved_step}"
+        return f"{where}, and nothing could be saved{cause}; `dvc repro` starts anew"
+    return f"{where}, which could not be saved{cause}; `dvc repro` goes on from the last good checkpoint, at step {training.saved_step}"

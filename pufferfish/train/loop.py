@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +24,13 @@ from pufferfish.schema.plan import Plan
 from pufferfish.train import checkpoint, memory
 from pufferfish.train.average import Average, is_worth_it
 from pufferfish.train.clock import DeadlineClock, ReplayClock, StepClock
-from pufferfish.train.disturbance import Disturbance
+from pufferfish.train.compiling import COMPILING, no_compilation
 from pufferfish.train.divergence import Watch
 from pufferfish.train.environment import environment_here
-from pufferfish.train.evaluations import Evaluations
+from pufferfish.train.pace import Pace
+from pufferfish.train.progress import Progress
 from pufferfish.train.readings import Reading, Readings
 from pufferfish.train.realised import Realised
-from pufferfish.train.record import Record
 from pufferfish.train.saving import DISK_BYTES_PER_S, Saving
 from pufferfish.train.schedule import lr_share
 from pufferfish.train.step import Trainer
@@ -49,11 +48,8 @@ class Corpora:
     validation_bytes_per_token: float
 
 
-class Training:
-    """One training run. Iterate over `run()`; afterwards the attributes say what happened.
-
-    `share_s` is the time that training owns, `elapsed_s` what it has used, interruptions left out; `finish_s` of it is kept for what follows the loop.
-    """
+class Training(Progress):
+    """One training run. Iterate over `run()`; afterwards the attributes say what happened. `finish_s` of its share is kept for what follows the loop."""
 
     def __init__(
         self,
@@ -67,26 +63,14 @@ class Training:
         should_stop: Callable[[], bool] = lambda: False,
         recorded: Realised | None = None,
     ) -> None:
-        self.plan, self.corpora, self.work, self.should_stop = plan, corpora, work, should_stop
-        self.share_s, self.finish_s, self.recorded = share_s, finish_s, recorded
-        self.start_s = start_s  # on the boot clock, moved back by what earlier processes used
-        self.step, self.num_samples, self.num_resumes = 0, 0, 0
+        super().__init__(plan, share_s=share_s, start_s=start_s)
+        self.corpora, self.work, self.should_stop = corpora, work, should_stop
+        self.finish_s, self.recorded = finish_s, recorded
         self.saved_step: int | None = None  # what an interruption cannot take
-        self.record, self.warnings = Record(), list[str]()
         self.is_interrupted, self.is_averaged = False, False
-        self.peak_memory_bytes = 0
-        self.loop_s = 0.0
         self._step_s = deque[float](maxlen=1024)
-        self._evaluations = Evaluations(plan.train.num_evals, share_s)
-        self._watch = Watch(plan.train.matrix_lr)
-        self._disturbance = Disturbance(later_s=plan.budget.reserve_s, planned_s=plan.forecast.step_s)
+        self._watch = Watch(plan)
         self._loop_start_s = now_s()
-        self._resumed_u = 0.0
-
-    @property
-    def elapsed_s(self) -> float:
-        """Time used of the share."""
-        return now_s() - self.start_s
 
     def run(self) -> Iterator[Event]:
         """Train to the end of the clock, or until `should_stop`. Raises UserError if the training diverges or nothing fits into memory."""
@@ -95,7 +79,7 @@ class Training:
         self.windows = Windows(self.corpora.train, self.plan.model.seq_len, plan.data_seed)
         self._average = Average(self.trainer.weights.masters)
         num_bytes = sum(tensor.nbytes for tensor in (self.trainer.state() | self._average.state()).values())
-        self._saving = Saving(plan.checkpoint_interval_s, now_s(), guess_s=num_bytes / DISK_BYTES_PER_S)
+        self._saving = Saving(plan.checkpoint_interval_s, now_s(), guess_s=num_bytes / DISK_BYTES_PER_S, times_s=self._saves_s)
         self.environment = environment_here(plan)
         corpora = self.corpora
         self._validation = Validation(
@@ -104,9 +88,9 @@ class Training:
         yield from self._begin()
         self._readings = Readings(self.trainer.device)
         self.clock = self._make_clock()
+        self._pace = Pace(self.clock, self._evaluations, self._disturbance)
         self._saving.last_s = now_s()
-        left_s = self.share_s - self.finish_s - (self.elapsed_s if self.num_resumes else 0.0)
-        yield Started(self.step, self.plan.forecast.num_params, left_s, self.num_resumes > 0)
+        yield Started(self.step, self.plan.forecast.num_params, self.clock.remaining_s, self.num_resumes > 0)
         self._loop_start_s = now_s() - self.loop_s
         while not self.clock.is_over and not self.is_interrupted:
             yield from self._steps()
@@ -119,11 +103,11 @@ class Training:
         if self.step == 0:
             saw = f"{format_duration(self.elapsed_s)} of {format_duration(self.share_s)} for training had passed before the first step"
             raise UserError("no time was left for a single step", saw=saw, fix="run `dvc repro` again (what was compiled is kept), or give more `budget.time`")
-        self._watch.see_end(self.trainer.weights.masters.values(), self.step)
+        self._watch.see_end(self.trainer.weights.masters.values(), self.mean_loss, self.step)
         self.is_averaged = is_worth_it(self.record.u)
         if self.is_averaged:
             yield self._warn(f"time was over at {self.record.u[-1]:.0%} of the schedule: the model is the average of its last weights")
-        yield Finished(self.step, self.clock.u, self.num_tokens, self.elapsed_s, self.elapsed_s - (self.share_s - self.finish_s))
+        yield Finished(self.step, self.clock.u, self.num_tokens, self.elapsed_s, self.clock.late_s)
 
     @property
     def median_step_s(self) -> float:
@@ -131,9 +115,9 @@ class Training:
         return statistics.median(self._step_s) if self._step_s else 0.0
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens trained on so far."""
-        return self.num_samples * self.plan.model.seq_len
+    def is_lost(self) -> bool:
+        """Whether the last step was: its loss or gradient is not a number."""
+        return self._watch.is_lost
 
     def final_weights(self) -> dict[str, torch.Tensor]:
         """After `run`, by the names of the stock architecture: float32, on the CPU. The last ones, or an average where the schedule was cut off."""
@@ -142,16 +126,17 @@ class Training:
 
     def _make_clock(self) -> DeadlineClock | StepClock | ReplayClock:
         if self.recorded is not None:
-            return ReplayClock(self.recorded.u, step=self.step)
+            return ReplayClock(self.recorded.u, step=self.step, step_s=self.share_s / max(1, len(self.recorded.u)))
         if self.plan.train.clock == "steps":
-            return StepClock(self.plan.train.num_steps, step=self.step)
+            return StepClock(self.plan.train.num_steps, step=self.step, step_s=self.plan.forecast.step_s)
         most_steps = self.plan.train.num_steps - self.step if self.plan.budget.unused_s else math.inf
         return DeadlineClock(
             self.start_s + self.share_s - self.finish_s,
             step_s=self._disturbance.usual_s if math.isfinite(self._disturbance.usual_s) else self.plan.forecast.step_s,
-            u=self._resumed_u,
+            u=self._first_u,
             most_steps=most_steps,
             grace_s=GRACE_SHARE * self.plan.budget.reserve_s,
+            given_s=self._given_s,
             is_in_flight=lambda: self._readings.is_in_flight,
         )
 
@@ -192,22 +177,8 @@ class Training:
         return min(fits, self.recorded.micro_batch[self.step]) if self.recorded and not self.clock.is_over else fits
 
     def _start_step(self) -> Iterator[Event]:
-        if isinstance(self.clock, DeadlineClock):
-            self._keep_time(self.clock)
-            self.clock.start_step()
-            if self.clock.grace_taken_s:
-                reason = f"{format_duration(self.clock.pause_s)} passed between two steps: {_told_grace(self.clock)}"
-                yield Refit(self.step, reason, self.clock.expected_steps)
-
-    def _see_pace(self, clock: DeadlineClock) -> str:
-        reason = self._disturbance.see_step(clock.last_step_s, is_stall=clock.is_stall, left_s=clock.until_deadline_s)
-        self._keep_time(clock)
-        if clock.grace_taken_s:
-            return f"a step took {format_duration(clock.last_step_s)}: {_told_grace(clock)}"
-        return reason
-
-    def _keep_time(self, clock: DeadlineClock) -> None:
-        clock.reserve_s = self._evaluations.reserve_s + self._disturbance.extra_s
+        if reason := self._pace.start_step():
+            yield self._refit(reason)
 
     def _note_step(self, u: float) -> None:
         self._average.see(u)
@@ -227,19 +198,19 @@ class Training:
             self._take(reading)
 
     def _take(self, reading: Reading) -> None:
-        self._watch.see(reading.loss, self.step)
+        self._watch.see(reading.loss, reading.grad_norm, self.step)
         if math.isfinite(reading.loss):
             self.record.loss.append(reading.loss)
 
     def _between_steps(self) -> Iterator[Event]:
-        if isinstance(self.clock, DeadlineClock) and self.clock.is_measured and (reason := self._see_pace(self.clock)):
-            yield Refit(self.step, reason, self.clock.expected_steps)
+        if reason := self._pace.see_step():
+            yield self._refit(reason)
         if isinstance(self.clock, DeadlineClock) and self.clock.is_over:
             return
         if self._evaluations.is_due(self.clock.u):
             self._evaluations.num_past += 1
             if self._evaluations.are_too_dear and isinstance(self.clock, DeadlineClock):
-                yield Refit(self.step, f"evaluation skipped: it takes {self._evaluations.price_s:.1f} s", self.clock.expected_steps)
+                yield self._refit(f"evaluation skipped: it takes {self._evaluations.price_s:.1f} s")
             else:
                 yield self._evaluate()
         remaining_s = self.clock.remaining_s if isinstance(self.clock, DeadlineClock) else math.inf
@@ -248,7 +219,7 @@ class Training:
         if not self._saving.fits(remaining_s):
             self._saving.last_s = now_s()
             takes = "takes" if self._saving.times_s else "may take"
-            yield Refit(self.step, f"checkpoint skipped: it {takes} {self._saving.price_s:.1f} s", self.clock.expected_steps)
+            yield self._refit(f"checkpoint skipped: it {takes} {self._saving.price_s:.1f} s")
         else:
             yield from self._checkpoint()
 
@@ -258,51 +229,36 @@ class Training:
         try:
             val_bpb = self._validation.bits_per_byte(self.trainer)
         except RuntimeError as error:
-            return self._skip_evaluation(error)
-        self._watch.see_validation(val_bpb, self.step)
+            return self._warn(self._validation.shrink(self.trainer, error))
+        self._watch.see_validation(val_bpb, self.mean_loss, self.step)
         cost_s = now_s() - started_s
         self._evaluations.times_s.append(cost_s)
-        row = {"elapsed_s": round(self.elapsed_s, 2), "val_bpb": round(val_bpb, 5), "train_loss": round(self.record.mean_loss(20), 4)}
+        row = {"elapsed_s": round(self.elapsed_s, 2), "val_bpb": round(val_bpb, 5), "train_loss": round(self.mean_loss, 4)}
         self.record.curve.append({**row, "step": self.step, "tokens": self.num_tokens})
         return EvalDone(self.step, self.clock.u, val_bpb, self.elapsed_s, cost_s)
 
-    def _skip_evaluation(self, error: RuntimeError) -> Warned:
-        """An evaluation is worth less than the training: after an out-of-memory error it is left out; any other error goes on."""
-        if not memory.is_out_of_memory(error):
-            raise error
-        self.trainer.model.train()  # the evaluation was left half-way
-        memory.free(error, self.trainer.device)
-        self._validation.shrink()
-        return self._warn(f"an evaluation was left out for want of memory; the next one reads {self._validation.batch_size} windows at a time")
-
     def _checkpoint(self) -> Iterator[Event]:
+        """The state on disk, unless the last step was lost; a full disk is told once."""
         self._land()
+        if self._watch.is_lost:
+            return
         started_s = now_s()
-        progress = {
-            "step": self.step,
-            "num_samples": self.num_samples,
-            "elapsed_s": self.elapsed_s,
-            "share_s": self.share_s,
-            "loop_s": self.loop_s,
-            "u": self.clock.u,
-            "micro_batch": self.trainer.micro_batch,
-            "evaluations": self._evaluations.as_progress(),
-            "usual_step_s": self._disturbance.usual_s if math.isfinite(self._disturbance.usual_s) else None,
-            "saves_s": self._saving.times_s,
-            "num_resumes": self.num_resumes,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "warnings": self.warnings,
-            "record": self.record.as_progress(),
-        }
+        tensors = self.trainer.state() | self._average.state() | self.record.tensors()
         try:
-            num_bytes = checkpoint.save(self.work, self.trainer.state() | self._average.state() | self.record.tensors(), progress)
+            num_bytes = checkpoint.save(self.work, tensors, self.as_progress(self.clock, micro_batch=self.trainer.micro_batch))
         except OSError as error:
-            yield self._warn(f"the checkpoint could not be saved ({error.strerror or error}); training goes on, the last good one is kept")
+            self._saving.failed_s = now_s() - started_s
+            warning = f"the checkpoint could not be saved ({error.strerror or error}); training goes on, the last good one is kept"
+            if warning not in self.warnings:
+                yield self._warn(warning)
         else:
-            self._saving.times_s.append(now_s() - started_s)
+            self._saving.made(now_s() - started_s)
             self.saved_step = self.step
             yield CheckpointSaved(self.step, self._saving.times_s[-1], num_bytes)
         self._saving.last_s = now_s()
+
+    def _refit(self, reason: str) -> Refit:
+        return Refit(self.step, reason, self.clock.expected_steps)
 
     def _warn(self, message: str) -> Warned:
         self.warnings.append(message)
@@ -320,21 +276,11 @@ class Training:
             yield self._warn("no whole checkpoint is left: training starts anew")
         yield from self._dry_step()
         if found and progress:
-            self._go_on(checkpoint.load_tensors(found), progress)
-
-    def _go_on(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
-        self.trainer.load_state(tensors)
-        self._average.load_state(tensors)
-        self.step, self.num_samples = progress["step"], progress["num_samples"]
-        self.loop_s, self.num_resumes = progress["loop_s"], progress["num_resumes"] + 1
-        self.peak_memory_bytes = progress["peak_memory_bytes"]
-        self.record, self.saved_step = Record.restored(tensors, progress["record"]), self.step
-        assert len(self.record.u) == self.step
-        self._resumed_u = progress["u"]
-        self.start_s, self.share_s = now_s() - progress["elapsed_s"], progress["share_s"]  # what was spent before the first start is spent once
-        self._evaluations = Evaluations(self.plan.train.num_evals, self.share_s, **progress["evaluations"])
-        self._disturbance = Disturbance(later_s=self.plan.budget.reserve_s, usual_s=progress["usual_step_s"] or math.inf)
-        self._saving.times_s = progress["saves_s"]
+            tensors = checkpoint.load_tensors(found)
+            self.trainer.load_state(tensors)
+            self._average.load_state(tensors)
+            self.go_on(tensors, progress)
+            self.saved_step = self.step
 
     def _dry_step(self) -> Iterator[Event]:
         while True:
@@ -343,22 +289,12 @@ class Training:
             try:
                 self.trainer.dry_step(batches)
                 return
-            except RuntimeError as error:
+            except COMPILING as error:
+                if self.plan.train.is_compiled and not memory.is_out_of_memory(error):
+                    raise no_compilation(error) from None
                 yield self._shrink(error)
 
-    def _shrink(self, error: RuntimeError) -> Shrunk:
-        """Halve the micro-batch after an out-of-memory error; any other error goes on."""
-        if not memory.is_out_of_memory(error):
-            raise error
-        micro_batch = self.trainer.micro_batch
-        smaller = memory.smaller(micro_batch, self.trainer.sequences_per_step, device=self.trainer.device, step=self.step)
-        self.trainer.drop_gradients()
-        memory.free(error, self.trainer.device)
-        self.trainer.micro_batch = smaller
-        reason = f"out of memory with {micro_batch} sequences at a time; going on with {smaller}, {self.plan.train.tokens_per_step} tokens a step as before"
-        self.warnings.append(reason)
-        return Shrunk(self.step, smaller, reason)
-
-
-def _told_grace(clock: DeadlineClock) -> str:
-    return f"{format_duration(clock.grace_taken_s)} of the time for evaluation and export bring the learning rate down"
+    def _shrink(self, error: Exception) -> Shrunk:
+        """Any error but one of memory goes on."""
+        self.warnings.append(memory.shrink(self.trainer, error, step=self.step))
+        return Shrunk(self.step, self.trainer.micro_batch, self.warnings[-1])

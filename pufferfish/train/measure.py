@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
 
 import numpy as np
 import torch
 
 from pufferfish.base.clock import now_s
-from pufferfish.base.errors import UserError
 from pufferfish.plan.prices import StepTime
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 from pufferfish.train import memory
+from pufferfish.train.compiling import COMPILING, no_compilation
 from pufferfish.train.step import Trainer
 
 MIN_STEPS, MAX_STEPS = 3, 24
-COMPILING = (RuntimeError, OSError, ImportError, subprocess.SubprocessError)  # what a compiler that is missing or fails raises
-LONGEST_CAUSE = 300  # characters of what a compiler said: its command lines go on for pages
 
 
 def measure_steps(model: ModelPlan, plan: TrainPlan, *, limit_s: float) -> StepTime:
@@ -58,11 +55,3 @@ def _measured(model: ModelPlan, plan: TrainPlan, *, start_s: float, limit_s: flo
         float(loss)
         times.append(now_s() - step_start_s)
     return StepTime(statistics.median(times), memory.peak_bytes(trainer.device), first_s)
-
-
-def no_compilation(error: Exception) -> UserError:
-    """torch.compile fails on this machine; the first line of the error, and the first that names another one, say why."""
-    first, *others = (line.strip() for line in f"{type(error).__name__}: {error}".splitlines() if line.strip())
-    cause = "; ".join([first, *[line for line in others if "error:" in line.lower()][:1]])
-    saw = cause if len(cause) <= LONGEST_CAUSE else f"{cause[:LONGEST_CAUSE]} ..."
-    return UserError("torch.compile does not work here", saw=saw, fix="set `train.compile: false`, or mend what the compiler complains of")

@@ -9,6 +9,7 @@ import torch
 
 from pufferfish.base.errors import UserError
 from pufferfish.base.memory import says_out_of_memory
+from pufferfish.train.step import Trainer
 
 CONTEXT_BYTES = 600_000_000  # of CUDA and its libraries, beside what is reserved; the guess of plans (plan/memory.py), so that both count the same
 
@@ -38,6 +39,17 @@ def smaller(micro_batch: int, per_step: int, *, device: torch.device, step: int)
             fix="set hardware_probe.memory in params.yaml to what is really free, so that the plan fits",
         )
     return fits
+
+
+def shrink(trainer: Trainer, error: Exception, *, step: int) -> str:
+    """Halve the micro-batch after an out-of-memory error and say so; any other error goes on. Raises UserError after a single sequence."""
+    if not is_out_of_memory(error):
+        raise error
+    micro_batch = trainer.micro_batch
+    trainer.micro_batch = smaller(micro_batch, trainer.sequences_per_step, device=trainer.device, step=step)
+    trainer.drop_gradients()
+    free(error, trainer.device)
+    return f"out of memory with {micro_batch} sequences at a time; going on with {trainer.micro_batch}, {trainer.plan.tokens_per_step} tokens a step as before"
 
 
 def free(error: Exception, device: torch.device) -> None:

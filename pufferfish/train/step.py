@@ -83,10 +83,13 @@ class Trainer:
         return grad_norm
 
     def _may_update(self, grad_norm: torch.Tensor) -> bool:
-        if self.weights.loss_scale is None:
+        """A gradient that is not finite ruins all weights. On an accelerator to ask for it is to wait, which only float16 has to."""
+        scale = self.weights.loss_scale
+        if scale is None and self.device.type != "cpu":
             return True
-        is_finite = bool(torch.isfinite(grad_norm))  # float16 has to wait for this
-        self.weights.loss_scale.update(is_finite)
+        is_finite = bool(torch.isfinite(grad_norm))
+        if scale:
+            scale.update(is_finite)
         return is_finite
 
     def dry_step(self, batches: list[np.ndarray]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from pufferfish.base.memory import give_back_freed
 from pufferfish.model.loss import chunk_tokens
+from pufferfish.train import memory
 from pufferfish.train.step import Trainer
 
 BATCH_TOKENS = 8192  # at a time, at most
@@ -37,9 +38,15 @@ class Validation:
             give_back_freed()
         return sum(count * loss for count, loss in nats) / sum(count for count, _ in nats) / math.log(2) / self._bytes_per_token
 
-    def shrink(self) -> None:
-        """From now on half as many windows at a time as in the last evaluation."""
+    def shrink(self, trainer: Trainer, error: RuntimeError) -> str:
+        """An evaluation is worth less than the training: after an out-of-memory error it is left out, which is told, and from now on half as many windows are
+        read at a time; any other error goes on."""
+        if not memory.is_out_of_memory(error):
+            raise error
+        trainer.model.train()  # the evaluation was left half-way
+        memory.free(error, trainer.device)
         self._most = self.batch_size = max(1, self.batch_size // 2)
+        return f"an evaluation was left out for want of memory; the next one reads {self.batch_size} windows at a time"
 
     def _batches(self) -> Iterator[np.ndarray]:
         """int64 (B, T + 1)."""

@@ -65,6 +65,30 @@ def has_checkpoint(folder: Path) -> bool:
     return any(folder.glob(CHECKPOINTS))
 
 
+def told_others(folder: Path) -> str:
+    """Where a training begins anew: the interrupted ones of other plans, in a line; empty where there are none that nobody is at."""
+    if has_checkpoint(folder):
+        return ""
+    others = [other for other in sorted(folder.parent.iterdir()) if other != folder and has_checkpoint(other) and not _is_owned(other)]
+    if not others:
+        return ""
+    subject, them = ("an interrupted training of another plan is", "it") if len(others) == 1 else ("interrupted trainings of other plans are", "them")
+    steps = ", ".join(f"{other.name} at step {_last_step(other)}" for other in others)
+    return f"{subject} kept in {folder.parent}: {steps}; `pufferfish doctor --prune` removes {them}"
+
+
+def _last_step(folder: Path) -> int:
+    return max(int(checkpoint.name.rpartition("-")[2]) for checkpoint in folder.glob(CHECKPOINTS))
+
+
+def _is_owned(folder: Path) -> bool:
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def run_key(folder: Path) -> str:
     """The name of this training's row in tracking: a resumed training goes on with its row, and one that starts anew gets another."""
     path = folder / "run_key"

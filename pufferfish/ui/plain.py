@@ -51,8 +51,8 @@ def event_line(event: Event) -> str:
         case CheckpointSaved():
             return f"      step {event.step}  saved {format_bytes(event.num_bytes)} in {format_duration(event.cost_s)}"
         case Finished():
-            lateness = f"{format_duration(abs(event.late_s))} {'late' if event.late_s > 0 else 'early'}"
-            return f"done: {event.step} steps, {format_count(event.num_tokens)} tokens in {format_duration(event.elapsed_s)}, {lateness}"
+            lateness = "" if event.late_s is None else f", {format_duration(abs(event.late_s))} {'late' if event.late_s > 0 else 'early'}"
+            return f"done: {event.step} steps, {format_count(event.num_tokens)} tokens in {format_duration(event.elapsed_s)}{lateness}"
         case Refit() | Shrunk() | Warned():
             return f"      step {event.step}  {notice(event)}"
 

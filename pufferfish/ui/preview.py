@@ -53,8 +53,6 @@ def memory_table(memory_bytes: dict[str, int], title: str = "memory") -> list[st
 
 def other_budget_table(preview: Preview) -> list[str]:
     """This budget between half and double of it."""
-    if not preview.other_budgets:
-        return ["  The number of steps is pinned, so another budget would train the same."]
     plan = preview.plan
     this = OtherBudget(total_s=plan.budget.total_s, refusal="", model=plan.model, tokens_per_step=plan.train.tokens_per_step, forecast=plan.forecast)
     rows = [("budget", "layers", "width", "vocab", "context", "batch", "params", "tokens", "bits/byte", "80 %")]
