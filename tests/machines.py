@@ -60,6 +60,7 @@ class FakeVocabulary:
     bytes_per_token: float
     train_tokenizer_s: float = 0.35
     encode_s_per_mb: float = 0.3
+    filling_bytes: float = 600_000
 
 
 BYTES_PER_TOKEN = {512: 1.93, 1024: 2.42, 2048: 2.87, 4096: 3.25, 8192: 3.56, 16384: 3.81, 32768: 4.02}
@@ -78,7 +79,10 @@ def vocabularies(hardware, wish="auto"):
 
 def corpus(num_bytes=11_000_000):
     """So much text, from which documents are held back."""
-    return Corpus(source="stdlib", path="", content="c0", num_bytes=num_bytes, num_files=700, validation_path="", validation_content="", validation_bytes=0)
+    return Corpus(
+        source="stdlib", path="", content="c0", num_bytes=num_bytes, num_files=700, has_short_documents=False, validation_path="",
+        validation_content="", validation_bytes=0,
+    )  # fmt: skip
 
 
 def price_of(model, attention):

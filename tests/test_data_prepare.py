@@ -217,6 +217,7 @@ def test_all_plans_for_a_long_text_are_measured_on_the_same(path, validation, mo
 
 def test_a_short_look_measures_on_what_will_be_measured_on_where_documents_are_long(monkeypatch):
     monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 20_000)
+    monkeypatch.setattr(text_source, "SHORT_FILE_BYTES", 0)
     write_texts("texts", range(200))
     plan = plan_for(DataParams(source="text", path="texts"), max_validation_bytes=2_000)
     planned, looked_at = texts_of(split(plan)[1]), split(plan, most_bytes=5_000)
@@ -238,6 +239,35 @@ def test_a_long_text_of_few_lines_can_be_split(monkeypatch):
         for most_bytes in (None, 1_000):
             train, validation = split(plan, most_bytes=most_bytes)
             assert set(texts_of(train)).isdisjoint(texts_of(validation))
+
+
+@pytest.mark.parametrize("train_bytes", [4_000, 10**9])
+def test_of_a_folder_of_few_large_files_each_is_learned_from_and_measured_on(train_bytes, monkeypatch):
+    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 60_000)
+    monkeypatch.setattr(text_source, "STRETCH_BYTES", 2_000)
+    monkeypatch.setattr(text_source, "DOCUMENT_BYTES", 500)
+    Path("texts").mkdir()
+    for number in range(3):
+        Path(f"texts/{number}").write_text("".join(f"file{number} line {line}\n" for line in range(4_000)), "utf-8")
+    plan = plan_for(DataParams(source="text", path="texts"), train_bytes=train_bytes, max_validation_bytes=6_000)
+    train, validation = split(plan)
+    learned, measured = (b"".join(texts_of(side)).split(b"\n") for side in (train, validation))
+    assert {line.split()[0] for line in learned if line} == {line.split()[0] for line in measured if line} == {b"file0", b"file1", b"file2"}
+    assert set(learned).isdisjoint(set(measured) - {b""})
+    assert validation.num_bytes <= 6_000
+    assert train.documents.num_bytes < (70_000 if train_bytes == 4_000 else 10**6)
+
+
+def test_of_text_whose_documents_are_short_less_is_looked_at_and_all_plans_are_measured_on_the_same(monkeypatch):
+    monkeypatch.setattr(prepare, "MIN_DRAWN_BYTES", 60_000)
+    monkeypatch.setattr(text_source, "STRETCH_BYTES", 500)
+    for name, size in (("short.txt", 30), ("long.txt", 300)):
+        Path(name).write_text("".join(f"{number} ".ljust(size, "x") + "\n" for number in range(200_000 // size)), "utf-8")
+    for name, num_bytes in (("short.txt", 15_000), ("long.txt", 60_000)):
+        plan = plan_for(DataParams(source="text", path=name), train_bytes=1_000, max_validation_bytes=1_000)
+        sides = [split(plan.model_copy(update={"train_bytes": train_bytes})) for train_bytes in (1_000, 30_000)]
+        assert sides[0][0].documents.num_bytes == pytest.approx(num_bytes, rel=0.1)
+        assert set(texts_of(sides[0][1])) == set(texts_of(sides[1][1]))
 
 
 def test_a_separator_spelled_out_in_a_document_is_text():

@@ -147,6 +147,61 @@ def test_a_part_of_a_folder_is_some_of_its_files():
     assert part == list(whole.part(200, seed=0).documents()) != list(whole.part(200, seed=1).documents())
 
 
+LONG = {"STRETCH_BYTES": 2_000, "DOCUMENT_BYTES": 500}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+def test_of_a_long_file_in_a_folder_stretches_are_documents_that_lose_nothing(end, monkeypatch):
+    for name, value in LONG.items():
+        monkeypatch.setattr(text_source, name, value)
+    monkeypatch.setattr("pufferfish.data.sources.files.LOOK_BYTES", 250)
+    text = "".join(f"🐡 line {number}" + "é" * (number % 90) + end for number in range(600))
+    write("texts/long.txt", b"\xef\xbb\xbf" + text.encode())
+    write("texts/short.txt", "short" * 399)
+    write("texts/edge.txt", "edge" * 500)
+    documents = list(TextSource("texts").documents())
+    longs = [text for name, text in documents if name.startswith("long")]
+    assert "".join(longs) == text
+    assert max(len(text.encode()) for text in longs) <= 750
+    assert end == " " or all(text.endswith(end) for text in longs)
+    assert [text for name, text in documents if name.startswith("edge")] == ["edge" * 125] * 4
+    assert ("short.txt", "short" * 399) in documents
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_a_part_of_a_folder_of_large_files_is_as_large_as_wished_for_and_from_all_of_them(count, monkeypatch):
+    for name, value in LONG.items():
+        monkeypatch.setattr(text_source, name, value)
+    for number in range(count):
+        write(f"texts/{number:02d}", "".join(f"file {number} line {line}\n" for line in range(200_000 // count)))
+    whole = TextSource("texts")
+    part = list(whole.part(200_000, seed=0).documents())
+    assert 190_000 < sum(len(text) for _, text in part) < 210_000
+    assert set(part) < set(whole.documents()), "where more is drawn, the same documents are found again"
+    assert {int(text.split()[1]) for _, text in part} == set(range(count))
+    assert part == list(whole.part(200_000, seed=0).documents()) != list(whole.part(200_000, seed=1).documents())
+
+
+def test_a_long_file_that_is_not_text_is_refused_in_a_folder_too(monkeypatch):
+    for name, value in LONG.items():
+        monkeypatch.setattr(text_source, name, value)
+    write("t/a.txt", PROSE.encode() + b"caf\xe9 noir\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        list(TextSource("t").documents())
+
+
+def test_short_documents_are_seen_by_a_look_at_the_text():
+    write("short.txt", "".join(f"{number} words\n" for number in range(300)))
+    write("long.txt", "".join(f"{number} words".ljust(200) + "\n" for number in range(300)))
+    for number in range(3):
+        write(f"small/{number}", "words " * 500)
+        write(f"large/{number}", "words " * 900)
+    found = {path: inspect_corpus(DataParams(source="text", path=path)).has_short_documents for path in ("short.txt", "long.txt")}
+    assert found == {"short.txt": True, "long.txt": False}
+    assert [TextSource(path).has_short_documents for path in ("small", "large")] == [True, False]
+    assert not StdlibSource().has_short_documents
+
+
 def test_files_of_the_validation_text_are_no_part_of_the_training_text():
     """A file named alone is one document per line, in a folder one document: the documents would not be found equal."""
     write("data/train.txt", PROSE)

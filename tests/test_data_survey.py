@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from pufferfish.base import clock
 from pufferfish.base.errors import UserError
 from pufferfish.data import survey as survey_room
 from pufferfish.data.corpus import inspect_corpus
 from pufferfish.data.hardness import Hardness
-from pufferfish.data.prepare import DRAWN_FACTOR, MIN_DRAWN_BYTES
+from pufferfish.data.prepare import DRAWN_FACTOR, MIN_DRAWN_BYTES, prepare_subset
+from pufferfish.data.sources import text as text_source
 from pufferfish.data.survey import Survey, reading_s, survey, text_to_learn_from
 from pufferfish.schema.params import DataParams
 from pufferfish.schema.plan import DataPlan
@@ -64,6 +66,35 @@ def test_a_larger_sample_is_tried_before_a_vocabulary_is_refused():
     assert "at most" in error.value.fix
 
 
+def test_what_filled_a_vocabulary_is_told_and_fills_it_again():
+    data = write_lines("lines.txt", 12_000, num_words=5000)
+    [found] = surveyed(data, 4000, sample_bytes=5000).vocabularies
+    assert 20_000 <= found.filling_bytes <= Path("lines.txt").stat().st_size
+    lines = []
+    corpus = inspect_corpus(data)
+    plan = DataPlan(
+        source=data.source, path=data.path, corpus=corpus.content, validation_path="", validation_content="", validation_share=0.05,
+        max_validation_bytes=10**6, vocab_size=4000, tokenizer_bytes=int(found.filling_bytes), train_bytes=10**6, seed=0,
+    )  # fmt: skip
+    prepare_subset(plan, Path("subset"), lines.append)
+    assert not any("too few" in line for line in lines)
+
+
+@pytest.mark.parametrize("num_words", [1, 40])
+def test_the_separators_of_short_documents_are_counted(num_words):
+    source = random.Random(0)
+    words = ["".join(source.choices("abcdefghij", k=9)) for _ in range(300)]
+    Path("lines.txt").write_text("".join(f"{number} " + " ".join(source.choices(words, k=num_words)) + "\n" for number in range(8000 // num_words)), "utf-8")
+    data = DataParams(source="text", path="lines.txt")
+    [found] = surveyed(data, 512).vocabularies
+    corpus = inspect_corpus(data)
+    plan = DataPlan(
+        source=data.source, path=data.path, corpus=corpus.content, validation_path="", validation_content="", validation_share=0.05,
+        max_validation_bytes=10**6, vocab_size=512, tokenizer_bytes=10**6, train_bytes=10**6, seed=0,
+    )  # fmt: skip
+    assert found.bytes_per_token == pytest.approx(prepare_subset(plan, Path("subset"), print).bytes_per_token, rel=0.05)
+
+
 def test_a_larger_sample_for_the_vocabulary_is_none_for_the_hardness(monkeypatch):
     """The n-gram counts a bounded number of tokens, and all texts are compared after as many."""
     data, sizes = write_lines("lines.txt", 12_000, num_words=5000), []
@@ -95,10 +126,29 @@ def test_reading_costs_a_pass_for_each_purpose_over_what_is_looked_at():
     corpus, found = inspect_corpus(data), surveyed(data, 300)
     assert found.read_s_per_mb > 0
     found = replace(found, read_s_per_mb=0.05)
-    assert reading_s(corpus, found, train_bytes=0, max_validation_bytes=10**6) == pytest.approx(4 * 0.05 * corpus.num_bytes / 1e6)
-    huge = corpus.model_copy(update={"num_bytes": 10**10})
-    assert reading_s(huge, found, train_bytes=0, max_validation_bytes=10**6) == pytest.approx(4 * 0.05 * MIN_DRAWN_BYTES / 1e6)
-    assert reading_s(huge, found, train_bytes=10**9, max_validation_bytes=10**6) == pytest.approx(4 * 0.05 * DRAWN_FACTOR * 1001)
+    assert reading_s(corpus, found, train_bytes=0, max_validation_bytes=10**6) == pytest.approx(4 * 0.05 * corpus.num_bytes / 1e6, abs=1e-4)
+    huge = corpus.model_copy(update={"num_bytes": 10**10, "has_short_documents": False})
+    short = huge.model_copy(update={"has_short_documents": True})
+    assert reading_s(huge, found, train_bytes=0, max_validation_bytes=10**6) == pytest.approx(4 * 0.05 * MIN_DRAWN_BYTES / 1e6, abs=1e-4)
+    assert reading_s(short, found, train_bytes=0, max_validation_bytes=10**6) == pytest.approx(0.05 * MIN_DRAWN_BYTES / 1e6, abs=1e-4)
+    for each in (huge, short):
+        assert reading_s(each, found, train_bytes=10**9, max_validation_bytes=10**6) == pytest.approx(4 * 0.05 * DRAWN_FACTOR * 1001, abs=1e-4)
+
+
+def test_files_are_found_a_few_times_and_not_once_for_each_megabyte(monkeypatch):
+    Path("folder").mkdir()
+    for number in range(20):
+        write_lines(f"folder/{number:02}", 100 + number)
+    late_s, now_s, walk = [0.0], clock.now_s, text_source.walk
+    monkeypatch.setattr(clock, "now_s", lambda: now_s() + late_s[0])
+    monkeypatch.setattr(text_source, "walk", lambda folder: late_s.append(late_s.pop() + 1000.0) or walk(folder))
+    data = DataParams(source="text", path="folder")
+    found, corpus = surveyed(data, 300), inspect_corpus(data).model_copy(update={"num_bytes": 10**10})
+    assert late_s[0] >= 2000
+    assert 0 < found.read_s_per_mb < 10
+    many = corpus.model_copy(update={"num_files": 10**6})
+    few_s, many_s = (reading_s(each, found, train_bytes=0, max_validation_bytes=10**6) for each in (corpus, many))
+    assert 15 < many_s - few_s < 30, "seconds, for a million files more"
 
 
 def test_of_large_files_two_are_looked_at(monkeypatch):

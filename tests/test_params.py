@@ -65,6 +65,7 @@ MISTAKES = [
     ("model", "lookup: values", "`model.lookup`: not one of the choices", "model.lookup: values", "use one of: none, value, bigram, or auto"),
     ("model", "portable: auto", "`model.portable`: neither true nor false", "model.portable: auto", "write true or false"),
     ("data", "vocab_size: 100", "`data.vocab_size`: out of range", "data.vocab_size: 100", "give at least 260, or auto"),
+    ("data", "validation: ''", "`data.validation`: an empty path leads nowhere", "data.validation: (nothing)", "write auto to hold documents back, or a path"),
     ("data", "seed: -1", "`data.seed`: out of range", "data.seed: -1", "give at least 0"),
     ("data", "source: texts", "`data.source`: there is no such source", "data.source: texts", "did you mean `text`?"),
     ("train", "learning_rate: fast", "`train.learning_rate`: not a number", "train.learning_rate: fast", "write a number, or auto"),

@@ -14,7 +14,7 @@ from machines import BYTES_PER_TOKEN, MACHINES, FakeVocabulary, Planner, corpus,
 from toys import model_plan, train_plan
 
 from pufferfish.base.errors import UserError
-from pufferfish.plan import budget, choose, memory, scaling, space, speed
+from pufferfish.plan import budget, choose, memory, scaling, search, space, speed
 from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, Situation, held
 from pufferfish.plan.case import ENCODING_SHARE, MAX_VALIDATION_BYTES, Case, Measuring
 from pufferfish.plan.make import decide
@@ -717,6 +717,26 @@ def test_text_that_cannot_all_be_encoded_is_read_again_and_that_is_told():
     assert any("4.0 MB of the text's 95.0 GB are used: to encode twice as much would take more than 8% of the budget" in row for row in plan.why.reasons)
 
 
+@pytest.mark.parametrize("time", ["3m", "10m", "1h"])
+def test_text_that_takes_long_to_read_is_read_within_its_share_of_the_budget_too(time):
+    planner = Planner("H200", num_bytes=10**10)
+    params, found = Params.model_validate({"budget": {"time": time}, **SMALL}), vocabularies(planner.hardware, 2048)
+    case = Case(params, planner.hardware, planner.corpus, found, planner.text, price_of)
+    dear = replace(case, reading_s=lambda train_bytes: 4 * 0.031 * max(64.0, 4 * (train_bytes / 1e6 + 1)))
+    quick, plan = (decide(each, Measuring(planner.measure, lambda: 1.5)).plan for each in (case, dear))
+    assert plan.budget.phases.prepare_subset_s < dear.reading_s(0.0) + 3 + ENCODING_SHARE * params.budget.time_s
+    assert 1_000_000 < plan.data.train_bytes < quick.data.train_bytes
+
+
+def test_more_text_than_is_read_is_prepared_only_where_to_read_it_costs_little():
+    planner = Planner("H200", num_bytes=10**10)
+    found = vocabularies(planner.hardware, 2048)
+    case = Case(Params.model_validate({"budget": {"time": "1h"}}), planner.hardware, planner.corpus, found, planner.text, price_of)
+    dear = replace(case, reading_s=lambda train_bytes: train_bytes / 1e6)
+    prepared = [search.train_bytes_for(each, found[0], read_bytes=6e6, loop_s=60.0) for each in (case, dear)]
+    assert prepared == [16_000_000, 8_000_000]
+
+
 def test_counted_steps_stay_within_the_budget_where_they_can_and_say_so_where_not():
     planner = Planner("server")
     few, many = (planner.plan("10m", **SMALL, train={"num_steps": num_steps, "compile": False}) for num_steps in (500, 400_000))
@@ -759,6 +779,20 @@ def test_planning_that_took_longer_prepares_nothing_anew():
     assert plans[0].budget.phases.train_s > plans[1].budget.phases.train_s
 
 
+def test_a_vocabulary_is_learned_from_as_much_as_it_is_known_to_need_and_that_is_paid_for():
+    planner = Planner("server", num_bytes=10**9)
+    params, usual_one = Params.model_validate({"budget": {"time": "3m"}, **SMALL}), FakeVocabulary(2048, BYTES_PER_TOKEN[2048])
+    large = replace(usual_one, filling_bytes=20_000_000)
+    plans = []
+    for vocabulary in (usual_one, large):
+        case = Case(params, planner.hardware, planner.corpus, [vocabulary], planner.text, price_of)
+        plans.append(decide(case, Measuring(planner.measure, lambda: 1.5)).plan)
+    small, enough = plans
+    assert small.data.tokenizer_bytes <= 3_000_000 < enough.data.tokenizer_bytes == 20_000_000
+    learning_s = (20_000_000 - small.data.tokenizer_bytes) / 1e6 * usual_one.train_tokenizer_s
+    assert enough.budget.phases.prepare_subset_s - small.budget.phases.prepare_subset_s == pytest.approx(learning_s, abs=1.5)
+
+
 @pytest.mark.parametrize("time", ["60s", "3m", "1h"])
 def test_what_is_prepared_suffices_for_what_is_read(time):
     plan = Planner("server", num_bytes=10**9).plan(time, **SMALL)
@@ -791,6 +825,28 @@ def test_the_budget_that_is_named_really_works():
 def test_a_machine_far_slower_than_predicted_is_refused_and_not_given_a_negative_time(machine, slowness, time):
     error = refusal(Planner(machine, slowness=slowness), time, **SMALL)
     assert "too short" in error.what
+
+
+def test_a_context_is_no_longer_than_the_text():
+    planner = Planner("server", num_bytes=2_000)
+    params = Params.model_validate({"budget": {"time": "60s"}, "data": {"vocab_size": 512}, "model": {"num_layers": 2, "d_model": 64}})
+    case = Case(params, planner.hardware, planner.corpus, vocabularies(planner.hardware, 512), planner.text, price_of)
+    contexts = {each.model.seq_len for each in decide(case, None).selection.candidates}
+    assert 512 in contexts
+    assert max(contexts) < planner.text.unique_bytes / BYTES_PER_TOKEN[512]
+
+
+@pytest.mark.parametrize("strategy", ["measured", "table"])
+def test_a_pinned_context_that_is_longer_than_the_text_is_refused_with_the_longest_that_fits(strategy):
+    planner = Planner("server", num_bytes=30_000)
+    wishes = {"plan": {"strategy": strategy}, "data": {"vocab_size": 512}}
+    error = refusal(planner, **wishes, model={"seq_len": 16_384, "num_layers": 2, "d_model": 64})
+    assert error.what == "the context is longer than the text"
+    assert "model.seq_len: 16384" in error.saw
+    longest = int(error.fix.split("at most ")[1].split(",")[0])
+    assert 0.03 * planner.text.unique_bytes / BYTES_PER_TOKEN[512] < longest < planner.text.unique_bytes / BYTES_PER_TOKEN[512]
+    assert planner.plan(**wishes, model={"seq_len": longest, "num_layers": 2, "d_model": 64}).model.seq_len == longest
+    refusal(planner, **wishes, model={"seq_len": longest + 1, "num_layers": 2, "d_model": 64})
 
 
 def test_compiling_is_refused_where_it_leaves_no_time_to_train():

@@ -9,7 +9,10 @@ from pufferfish.plan.scaling import Experience, experience
 from pufferfish.schema.experience import file, log_errors, remember
 from pufferfish.schema.hardware import Corpus
 
-CORPUS = Corpus(source="text", path="corpus", content="c0", num_bytes=9, num_files=1, validation_path="", validation_content="", validation_bytes=0)
+CORPUS = Corpus(
+    source="text", path="corpus", content="c0", num_bytes=9, num_files=1, has_short_documents=True, validation_path="", validation_content="",
+    validation_bytes=0,
+)  # fmt: skip
 
 
 def experience_with(corpus, seed):

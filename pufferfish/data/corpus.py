@@ -72,6 +72,7 @@ def inspect_corpus(data: DataParams) -> Corpus:
         content=text.content,
         num_bytes=text.num_bytes,
         num_files=text.num_files,
+        has_short_documents=source.has_short_documents,
         validation_path=data.validation if own else "",
         validation_content=validation.content,
         validation_bytes=validation.num_bytes,

@@ -29,6 +29,7 @@ from pufferfish.schema.reports import Shard, Subset
 
 BATCH_BYTES = 1 << 22  # text encoded at a time: bounds the memory
 MIN_DRAWN_BYTES = 64_000_000  # text up to this size is always looked at whole: a second or two; of longer text, documents of so much are held back from
+SHORT_FACTOR = 4  # so much less of a text whose documents are short, which takes four times as long to read, and more
 LONG_DOCUMENT_BYTES = 1 << 15  # on average: 64 MB of them cost half a second more, of short lines two or three
 DRAWN_FACTOR = 4  # times the planned bytes are looked at, to choose from
 
@@ -109,19 +110,23 @@ def _write(plan: DataPlan, all_train_bytes: int, train: Side, validation: Side, 
 
 def _all_train_bytes(plan: DataPlan, corpus: Corpus, train: Side) -> int:
     """All there is to learn from; an estimate where only a part was looked at."""
-    if corpus.num_bytes <= enough_bytes(plan):
+    if corpus.num_bytes <= _enough_bytes(plan, has_short_documents=corpus.has_short_documents):
         return train.num_bytes
     return round(train.num_bytes * corpus.num_bytes / train.documents.num_bytes)
 
 
-def enough_bytes(plan: DataPlan) -> int:
-    """How much text is looked at, at most."""
-    return int(looked_at(plan.train_bytes, plan.max_validation_bytes))
+def _enough_bytes(plan: DataPlan, *, has_short_documents: bool) -> int:
+    return int(looked_at(plan.train_bytes, plan.max_validation_bytes, has_short_documents=has_short_documents))
 
 
-def looked_at(train_bytes: float, max_validation_bytes: int) -> float:
+def looked_at(train_bytes: float, max_validation_bytes: int, *, has_short_documents: bool) -> float:
     """Bytes of text that are looked at, at most, in order to prepare so many."""
-    return max(MIN_DRAWN_BYTES, DRAWN_FACTOR * (train_bytes + max_validation_bytes))
+    return max(least_bytes(has_short_documents=has_short_documents), DRAWN_FACTOR * (train_bytes + max_validation_bytes))
+
+
+def least_bytes(*, has_short_documents: bool) -> int:
+    """Bytes of a long text that are looked at however little is prepared. It depends on the text alone, so that all plans are measured on the same."""
+    return MIN_DRAWN_BYTES // (SHORT_FACTOR if has_short_documents else 1)
 
 
 def split(plan: DataPlan, *, most_bytes: int | None = None) -> tuple[Side, Side]:
@@ -131,18 +136,20 @@ def split(plan: DataPlan, *, most_bytes: int | None = None) -> tuple[Side, Side]
     What is measured on is held back from a part of one size, so that all plans are measured on the same; only where less is looked at and
     documents are short, from what is looked at.
     """
-    most_bytes = most_bytes or enough_bytes(plan)
     own = open_validation(plan.validation_path) if plan.validation_path else None
     whole = open_source(plan.source, plan.path, validation=own)
-    source = whole.part(most_bytes, plan.seed)
+    is_short = whole.has_short_documents
+    least, limit_bytes = least_bytes(has_short_documents=is_short), most_bytes or _enough_bytes(plan, has_short_documents=is_short)
+    source = whole.part(limit_bytes, plan.seed)
     documents = catalog(source.documents(), plan.seed)
     if own is not None:
-        own = own.part(min(most_bytes, MIN_DRAWN_BYTES), plan.seed)
+        own_bytes = least_bytes(has_short_documents=own.has_short_documents)
+        own = own.part(min(most_bytes or own_bytes, own_bytes), plan.seed)
         measured = catalog(own.documents(), plan.seed)
         return Side(source, documents, not_in(documents, measured)), Side(own, measured, np.ones(len(measured), dtype=bool))
-    fixed = whole.part(MIN_DRAWN_BYTES, plan.seed)
-    is_too_dear = most_bytes < MIN_DRAWN_BYTES and documents.num_bytes < LONG_DOCUMENT_BYTES * len(documents)
-    if fixed is whole or most_bytes == MIN_DRAWN_BYTES or is_too_dear:
+    fixed = whole.part(least, plan.seed)
+    is_too_dear = limit_bytes < least and documents.num_bytes < LONG_DOCUMENT_BYTES * len(documents)
+    if fixed is whole or limit_bytes == least or is_too_dear:
         is_held_back_D = hold_back(documents, share=plan.validation_share, max_bytes=plan.max_validation_bytes)
         return Side(source, documents, ~is_held_back_D), Side(source, documents, is_held_back_D)
     measured = catalog(fixed.documents(), plan.seed)
@@ -151,7 +158,7 @@ def split(plan: DataPlan, *, most_bytes: int | None = None) -> tuple[Side, Side]
 
 
 def _left_out(plan: DataPlan, corpus: Corpus, train: Side, validation: Side) -> Iterator[str]:
-    if corpus.num_bytes > enough_bytes(plan):
+    if corpus.num_bytes > _enough_bytes(plan, has_short_documents=corpus.has_short_documents):
         yield f"looked at: {format_bytes(train.documents.num_bytes)} from everywhere in the text of {format_bytes(corpus.num_bytes)}"
     if train.source.num_left_out:
         yield f"left out of the training text: {train.source.num_left_out} file{'s' * (train.source.num_left_out != 1)} of the validation text"

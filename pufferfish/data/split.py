@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pufferfish.base import clock
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_bytes
 
@@ -25,6 +26,7 @@ class Catalog:
 
     hashes_D: np.ndarray  # uint64, of the content, salted with the seed
     sizes_D: np.ndarray  # int64, bytes of UTF-8
+    read_s: float  # that it took to read them
 
     def __len__(self) -> int:
         return len(self.sizes_D)
@@ -36,18 +38,19 @@ class Catalog:
 
     def part(self, is_included_D: np.ndarray) -> Catalog:
         """What is known of some of them."""
-        return Catalog(self.hashes_D[is_included_D], self.sizes_D[is_included_D])
+        return replace(self, hashes_D=self.hashes_D[is_included_D], sizes_D=self.sizes_D[is_included_D])
 
 
 def catalog(documents: Iterable[tuple[str, str]], seed: int) -> Catalog:
     """Read all documents once, keeping 16 bytes of each. Equal documents have equal hashes, whatever their names."""
+    start_s = clock.now_s()
     salt = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
     hashes, sizes = array("Q"), array("q")
     for _, text in documents:
         content = text.encode()
         hashes.append(int.from_bytes(hashlib.blake2b(content, digest_size=8, salt=salt).digest(), "little"))
         sizes.append(len(content))
-    return Catalog(np.frombuffer(hashes, dtype=np.uint64), np.frombuffer(sizes, dtype=np.int64))
+    return Catalog(np.frombuffer(hashes, dtype=np.uint64), np.frombuffer(sizes, dtype=np.int64), clock.now_s() - start_s)
 
 
 def hold_back(documents: Catalog, *, share: float, max_bytes: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from pufferfish.base import clock
 from pufferfish.base.errors import UserError
+from pufferfish.base.paths import user_path
 from pufferfish.data.copies import Copies, Lines
 from pufferfish.data.hardness import Hardness, hardness
 from pufferfish.data.prepare import Side, encoded, looked_at, split
@@ -27,6 +28,8 @@ HELD_OUT = 4  # one block of the sample in so many is encoded, the others train 
 HARDNESS_VOCABULARY = 2048  # for all texts the same, so that they can be compared
 SMALL_BYTES, USUAL_VOCABULARY = 1_000_000, 512  # a text from this size on looks at smaller vocabularies only where it fills no other, as numbers do
 PASSES = 4  # of a preparation over the text: for its catalog, its tokenizer, what is measured on and what is learned from
+LISTINGS = 2  # of a preparation: to identify the text, and to draw from it
+LISTED_S = 1.1e-5  # a listing, for each file: to find it, ask for its size and draw, with 100,000 files on 2 cores
 MOST_BYTES = 16_000_000  # of text that are looked at: short lines take half a second for each pass
 
 
@@ -38,6 +41,7 @@ class VocabularySurvey:
     bytes_per_token: float  # of text that the tokenizer was not trained on
     train_tokenizer_s: float  # per MB of sample
     encode_s_per_mb: float
+    filling_bytes: float  # of text, that are known to have enough repeated pairs
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Survey:
     copies: Copies
     train_bytes: int  # to learn from, of what was looked at: see `text_to_learn_from`
     held_back_bytes: int  # to measure on; more than is wished for, where documents are few and long
-    read_s_per_mb: float  # for one pass over the text
+    read_s_per_mb: float  # for one pass over the text, once its files are found
 
 
 def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
@@ -58,16 +62,15 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
     One tokenizer is trained, the largest; the smaller are its first merges. Raises UserError that names the reachable size if
     what is looked at fills none, and as `split` does.
     """
-    start_s = clock.now_s()
     train, validation = split(plan, most_bytes=MOST_BYTES)
-    read_bytes = train.documents.num_bytes + (validation.documents.num_bytes if validation.documents is not train.documents else 0)
-    read_s_per_mb = (clock.now_s() - start_s) / read_bytes * 1e6
+    catalogs = [train.documents, *([validation.documents] if validation.documents is not train.documents else [])]
+    read_s_per_mb = sum(each.read_s for each in catalogs) / sum(each.num_bytes for each in catalogs) * 1e6
     sample_bytes = plan.train_bytes
     while True:
         pieces = list(train.read(max_bytes=sample_bytes, seed=plan.seed))
         blocks = list(_blocks(pieces))
         held_out = blocks[::HELD_OUT]
-        learned = [block for number, block in enumerate(blocks) if number % HELD_OUT] or blocks
+        learned = [text for number, (text, _) in enumerate(blocks) if number % HELD_OUT] or [text for text, _ in blocks]
         start_s = clock.now_s()
         largest = train_up_to(learned, max(HARDNESS_VOCABULARY, *vocab_sizes))
         train_s_per_mb = (clock.now_s() - start_s) / _megabytes(learned)
@@ -88,7 +91,8 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
             saw=f"data.vocab_size: {wanted}; the text gives about {reached}",
             fix=f"set `data.vocab_size` to at most {reached}, or give more text",
         )
-    vocabularies = [_survey_vocabulary(shrink(largest, size), held_out, train_s_per_mb) for size in sizes]
+    filling_bytes = sum(len(piece.content) for piece in pieces)
+    vocabularies = [_survey_vocabulary(shrink(largest, size), held_out, train_s_per_mb, filling_bytes) for size in sizes]
     held_back = list(validation.read(max_bytes=plan.max_validation_bytes, seed=plan.seed, piece_bytes=LONG_PIECE_BYTES))
     sample = list(train.read(max_bytes=plan.train_bytes, seed=plan.seed)) if sample_bytes > plan.train_bytes else pieces
     hardness_tokenizer = shrink(largest, min(reached, HARDNESS_VOCABULARY))
@@ -96,11 +100,12 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
     return Survey(vocabularies, *text, train.num_bytes, min(validation.num_bytes, plan.max_validation_bytes), read_s_per_mb)
 
 
-def _survey_vocabulary(tokenizer: Tokenizer, texts: list[str], train_s_per_mb: float) -> VocabularySurvey:
+def _survey_vocabulary(tokenizer: Tokenizer, blocks: list[tuple[str, bool]], train_s_per_mb: float, filling_bytes: float) -> VocabularySurvey:
+    texts, num_separators = [text for text, _ in blocks], sum(is_start for _, is_start in blocks)
     start_s = clock.now_s()
-    num_tokens = sum(len(ids) for ids in encode(tokenizer, texts))
-    elapsed_s = clock.now_s() - start_s
-    return VocabularySurvey(tokenizer.get_vocab_size(), _megabytes(texts) * 1e6 / num_tokens, train_s_per_mb, elapsed_s / _megabytes(texts))
+    num_tokens = sum(len(ids) for ids in encode(tokenizer, texts)) + num_separators
+    encode_s_per_mb = (clock.now_s() - start_s) / _megabytes(texts)
+    return VocabularySurvey(tokenizer.get_vocab_size(), _megabytes(texts) * 1e6 / num_tokens, train_s_per_mb, encode_s_per_mb, filling_bytes)
 
 
 def _hardness(pieces: list[Piece], held_back: list[Piece], tokenizer: Tokenizer) -> Hardness:
@@ -111,7 +116,7 @@ def _hardness(pieces: list[Piece], held_back: list[Piece], tokenizer: Tokenizer)
 
 
 def _copies(plan: DataPlan, pieces: list[Piece], held_back: list[Piece], train: Side) -> Copies:
-    if len(train.source.files()) == 1 and not plan.validation_path:  # each line is a document, and equal ones are on one side
+    if train.source.files() == [user_path(plan.path)] and not plan.validation_path:  # each line is a document, and equal ones are on one side
         return Copies(0.0, train.num_bytes)
     lines = Lines(piece.content for piece in held_back)
     in_sample = lines.found_in(piece.content for piece in pieces)
@@ -119,10 +124,12 @@ def _copies(plan: DataPlan, pieces: list[Piece], held_back: list[Piece], train: 
     return Copies(in_all - in_sample, train.num_bytes)
 
 
-def _blocks(pieces: list[Piece]) -> Iterator[str]:
-    """The text in parts of at most about a size, so that of long documents some is learned from and some encoded."""
+def _blocks(pieces: list[Piece]) -> Iterator[tuple[str, bool]]:
+    """The text in parts of at most about a size, so that of long documents some is learned from and some encoded; and whether a separator comes before."""
     for piece in pieces:
-        yield from (part.decode("utf-8") for part in divide(piece.content, -(-len(piece.content) // BLOCK_BYTES)) if part)
+        for number, part in enumerate(divide(piece.content, -(-len(piece.content) // BLOCK_BYTES))):
+            if part:
+                yield part.decode("utf-8"), piece.is_start and number == 0
 
 
 def text_to_learn_from(corpus: Corpus, found: Survey, *, validation_share: float, max_validation_bytes: int) -> int:
@@ -135,8 +142,9 @@ def text_to_learn_from(corpus: Corpus, found: Survey, *, validation_share: float
 
 
 def reading_s(corpus: Corpus, found: Survey, *, train_bytes: float, max_validation_bytes: int) -> float:
-    """What it takes to read the text in order to prepare so much of it: it is read once for each purpose, and many short documents take long."""
-    return PASSES * found.read_s_per_mb * min(corpus.num_bytes, looked_at(train_bytes, max_validation_bytes)) / 1e6
+    """What it takes to find and read the text in order to prepare so much of it: it is read once for each purpose, and many short documents take long."""
+    looked_at_bytes = min(corpus.num_bytes, looked_at(train_bytes, max_validation_bytes, has_short_documents=corpus.has_short_documents))
+    return LISTINGS * LISTED_S * corpus.num_files + PASSES * found.read_s_per_mb * looked_at_bytes / 1e6
 
 
 def _megabytes(texts: list[str]) -> float:

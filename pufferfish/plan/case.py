@@ -21,7 +21,7 @@ VALIDATION_SHARE, MAX_VALIDATION_BYTES = 0.05, 1_000_000
 TOKENIZER_BYTES = 3_000_000  # a guess: after 36 s one from 3 MB was no better than one from 1 MB (docs/LOG.md), more was not tried
 TOKENIZER_SHARE = 0.01  # of the budget, for training the tokenizer
 ENCODE_UNIT = 1_000_000  # bytes
-ENCODING_SHARE = 0.08  # of the budget, at most, for encoding text: what is not encoded by then is left out, and the rest read again
+ENCODING_SHARE = 0.08  # of the budget, at most, for encoding text and reading more for it: what is not encoded by then is left out, and the rest read again
 PREPARE_START_S = 0.5
 WRITE_S = 0.2  # the end of planning, after the last look at the time
 COUNTED_STEPS_S = 60.0  # what a training by steps may take at least, so that a small budget does not refuse it
@@ -67,13 +67,17 @@ class Case:
 
     @cached_property
     def text(self) -> Text:
-        """What can be learned from: all of it, or, where the clock rules, a power of two that can be encoded within its share of the budget."""
-        encode_s_per_mb = max(vocabulary.encode_s_per_mb for vocabulary in self.vocabularies)
-        units = ENCODING_SHARE * self.total_s / encode_s_per_mb * 1e6 / ENCODE_UNIT
-        encodable = ENCODE_UNIT * 2 ** math.floor(math.log2(max(1.0, units)))
-        if not self.is_timed or self.all_text.unique_bytes <= encodable:
+        """What can be learned from: all of it, or, where the clock rules, a power of two that can be read and encoded within its share of the budget."""
+        if not self.is_timed:
             return self.all_text
-        return replace(self.all_text, unique_bytes=float(encodable))
+        slowest, encodable = max(self.vocabularies, key=lambda each: each.encode_s_per_mb), float(ENCODE_UNIT)
+        while encodable < self.all_text.unique_bytes and self.encoding_s(slowest, 2 * encodable) <= ENCODING_SHARE * self.total_s:
+            encodable *= 2
+        return replace(self.all_text, unique_bytes=min(self.all_text.unique_bytes, encodable))
+
+    def encoding_s(self, vocabulary: Vocabulary, train_bytes: float) -> float:
+        """Time for encoding so much text, and for reading more than is read anyway."""
+        return train_bytes / 1e6 * vocabulary.encode_s_per_mb + self.reading_s(train_bytes) - self.reading_s(0.0)
 
     @property
     def is_timed(self) -> bool:
@@ -100,12 +104,12 @@ class Case:
         expected = expected or self._rough(vocabulary)
         usual_bytes = min(self.corpus.validation_bytes or VALIDATION_SHARE * self.corpus.num_bytes, MAX_VALIDATION_BYTES)
         learning_s = self.tokenizer_bytes(vocabulary) / 1e6 * vocabulary.train_tokenizer_s
-        encoding_s = min(self.all_text.unique_bytes, expected.train_bytes) / 1e6 * vocabulary.encode_s_per_mb
+        encoding_s = self.reading_s(0.0) + self.encoding_s(vocabulary, min(self.all_text.unique_bytes, expected.train_bytes))
         return budget.divide(
             self.total_s,
             self.hardware,
             plan_s=plan_s,
-            prepare_s=PREPARE_START_S + self.reading_s(expected.train_bytes) + learning_s + encoding_s,
+            prepare_s=PREPARE_START_S + learning_s + encoding_s,
             validation_tokens=max(usual_bytes, self.held_back_bytes) / vocabulary.bytes_per_token,
             trained_tokens_per_s=expected.tokens_per_s,
             num_params=expected.num_params,
@@ -122,10 +126,10 @@ class Case:
         return Expected(tokens_per_s, 0, min(self.text.unique_bytes, tokens * vocabulary.bytes_per_token))
 
     def tokenizer_bytes(self, vocabulary: Vocabulary) -> float:
-        """Sample for the tokenizer: a fixed size, less where that would cost too much of the budget or there is less text."""
+        """Sample for the tokenizer: a fixed size, less where that would cost too much of the budget or there is less text, but enough for the vocabulary."""
         affordable = TOKENIZER_SHARE * self.total_s / max(1e-6, vocabulary.train_tokenizer_s) * 1e6
         units = max(1, int(affordable // ENCODE_UNIT))
-        return min(self.text.unique_bytes, TOKENIZER_BYTES, units * ENCODE_UNIT)
+        return max(vocabulary.filling_bytes, min(self.text.unique_bytes, TOKENIZER_BYTES, units * ENCODE_UNIT))
 
     def loop_s(self, vocabulary: Vocabulary, *, plan_s: float, expected: Expected | None = None) -> float:
         """Time for steps, as far as it is known before a candidate is chosen."""

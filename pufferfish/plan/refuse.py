@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pufferfish.base.errors import UserError
-from pufferfish.plan.candidate import FEWEST_STEPS, Situation, configurations, has_enough_steps, largest_divisor
+from pufferfish.base.units import format_bytes
+from pufferfish.plan.candidate import FEWEST_STEPS, Situation, configurations, has_enough_steps, largest_divisor, longest_context
 from pufferfish.plan.prices import Vocabulary
 from pufferfish.schema.plan import ModelPlan
 
@@ -15,7 +16,7 @@ from pufferfish.schema.plan import ModelPlan
 def nothing_fits(situation: Situation, models: Sequence[ModelPlan], vocabularies: Sequence[Vocabulary]) -> UserError:
     """Which of the bounds and pins left no configuration, and the largest value of a pin that is too large."""
     wish = situation.train
-    if contradiction := contradiction_of(situation, models):
+    if contradiction := longer_than_text(situation, models, vocabularies) or contradiction_of(situation, models):
         return contradiction
     loop_s = max(situation.loop_s(vocabulary) for vocabulary in vocabularies)
     for name in ("tokens_per_step", "micro_batch"):
@@ -32,6 +33,16 @@ def nothing_fits(situation: Situation, models: Sequence[ModelPlan], vocabularies
     more = f"about {5 * math.ceil(missing_s / 5)} s more" if missing_s > 0 else "more"
     fix = f"give {more} `budget.time` (a training needs {FEWEST_STEPS} steps), or pin smaller values in `model` and `train`"
     return UserError("no model fits into the time and memory", saw=bound, fix=fix)
+
+
+def longer_than_text(situation: Situation, models: Sequence[ModelPlan], vocabularies: Sequence[Vocabulary]) -> UserError | None:
+    """A context that the text does not fill with any of the vocabularies."""
+    longest = {vocabulary.vocab_size: longest_context(situation.text, vocabulary) for vocabulary in vocabularies}
+    if any(model.seq_len <= longest[model.vocab_size] for model in models):
+        return None
+    tokens = max(situation.text.unique_bytes / vocabulary.bytes_per_token for vocabulary in vocabularies)
+    saw = f"model.seq_len: {models[0].seq_len}; {format_bytes(situation.text.unique_bytes)} of text to learn from are about {tokens:.0f} tokens"
+    return UserError("the context is longer than the text", saw=saw, fix=f"set `model.seq_len` to at most {max(longest.values())}, or give more text")
 
 
 def contradiction_of(situation: Situation, models: Sequence[ModelPlan]) -> UserError | None:

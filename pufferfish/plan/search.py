@@ -16,7 +16,7 @@ from pufferfish.schema.params import TrainParams
 from pufferfish.schema.plan import ModelPlan
 
 MARGIN, PREFERRED_MARGIN = 1.15, 2.5  # text encoded over what the plan expects to read: as many tokens from more text teach more (docs/LOG.md)
-PREFERRED_BYTES, PREFERRED_SHARE = 64_000_000, 0.08  # so much is preferred at most, and where encoding as much again costs at most this of the training time
+PREFERRED_BYTES, PREFERRED_SHARE = 64_000_000, 0.08  # so much is preferred at most, and where as much again costs at most this of the training time
 LARGE_SHARE = 0.25  # of what the law can judge: a larger choice is told with that bound
 LONGEST_CONTEXT = {"cpu": 1024, "cuda": 2048}
 
@@ -29,7 +29,7 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
     like = best_under_default_recipe(case)
     vocabulary = like.vocabulary
     read_bytes = like.tokens * vocabulary.bytes_per_token
-    train_bytes = _train_bytes(case, vocabulary, read_bytes=read_bytes, loop_s=case.loop_s(vocabulary, plan_s=plan_s))
+    train_bytes = train_bytes_for(case, vocabulary, read_bytes=read_bytes, loop_s=case.loop_s(vocabulary, plan_s=plan_s))
     expected = Expected(like.passed_tokens_per_s, like.price.num_params, train_bytes)
     own_s = case.total_s
     case = case.affordable(
@@ -104,13 +104,16 @@ def _is_affordable(case: Case, measuring: Measuring, candidate: Candidate, num_m
     return is_first or measuring.spent_s() + choose.measurement_s(candidate) < case.planning_limit_s
 
 
-def _train_bytes(case: Case, vocabulary: Vocabulary, *, read_bytes: float, loop_s: float) -> int:
-    """A power of two, so that small changes of the plan prepare nothing anew."""
-    affordable = PREFERRED_SHARE * loop_s / vocabulary.encode_s_per_mb * 1e6
+def train_bytes_for(case: Case, vocabulary: Vocabulary, *, read_bytes: float, loop_s: float) -> int:
+    """Text to prepare in order to read so much of it: a power of two, so that small changes of the plan prepare nothing anew."""
+
+    def is_doubling_cheap(train_bytes: int) -> bool:
+        return case.encoding_s(vocabulary, 2 * train_bytes) - case.encoding_s(vocabulary, train_bytes) <= PREFERRED_SHARE * loop_s
+
     needed = min(MARGIN * read_bytes, case.text.unique_bytes)
     preferred = min(PREFERRED_MARGIN * read_bytes, case.text.unique_bytes, PREFERRED_BYTES)
     train_bytes = ENCODE_UNIT
-    while train_bytes < needed or (train_bytes < preferred and train_bytes <= affordable):
+    while train_bytes < needed or (train_bytes < preferred and is_doubling_cheap(train_bytes)):
         train_bytes *= 2
     return train_bytes
 

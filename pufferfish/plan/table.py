@@ -17,7 +17,7 @@ from pufferfish.plan.candidate import Candidate, Situation, compile_choices, con
 from pufferfish.plan.case import Case, Measuring, Selection
 from pufferfish.plan.choose import informed, measurement_s
 from pufferfish.plan.prices import Price, Vocabulary
-from pufferfish.plan.refuse import contradiction_of
+from pufferfish.plan.refuse import contradiction_of, longer_than_text
 from pufferfish.schema.params import ModelParams
 from pufferfish.schema.plan import ModelPlan
 
@@ -97,7 +97,7 @@ def _configured(case: Case, situation: Situation, model: ModelPlan, vocabulary: 
     unit = model.seq_len * (1 if wish.micro_batch == "auto" else wish.micro_batch)
     tokens_per_step = max(1, round(TOKENS_PER_STEP / unit)) * unit if wish.tokens_per_step == "auto" else wish.tokens_per_step
     price = situation.price_of(model, recipe.attention_for(case.hardware.fingerprint.device, model.seq_len))
-    if contradiction := contradiction_of(situation, [model]):
+    if contradiction := longer_than_text(situation, [model], [vocabulary]) or contradiction_of(situation, [model]):
         raise contradiction
     is_compiled = compile_choices(situation)[0]  # only where it is pinned: nothing is searched
     candidate = configure(situation, model, price, vocabulary, tokens_per_step=tokens_per_step, is_compiled=is_compiled)

@@ -72,7 +72,7 @@ class Hardware(Artifact):
 class Corpus(Artifact):
     """Which text there is: found out each time, so that changed data is noticed without reading it in later stages."""
 
-    SCHEMA_VERSION: ClassVar[int] = 1
+    SCHEMA_VERSION: ClassVar[int] = 2
     MADE_BY: ClassVar[str] = "hardware-probe"
 
     source: str
@@ -80,6 +80,7 @@ class Corpus(Artifact):
     content: str  # digest of the text
     num_bytes: int
     num_files: int
+    has_short_documents: bool  # so many that reading takes long
     validation_path: str  # empty: documents are held back
     validation_content: str
     validation_bytes: int

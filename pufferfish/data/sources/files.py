@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol
 from pufferfish.base.errors import UserError
 
 BLOCK_BYTES = 1 << 20
+LOOK_BYTES = 1 << 16  # for the next line: where it lies farther off, a stretch begins within one
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -20,6 +21,10 @@ class Source(Protocol):
     """Text on this machine, always in the same order."""
 
     num_left_out: int  # files, by `without`
+
+    @property
+    def has_short_documents(self) -> bool:
+        """Whether documents are so many that reading takes long, judged by some of them."""
 
     def files(self) -> list[Path]:
         """The files that hold the text, or what is wanted of it, sorted and found once. Raises UserError if there are none."""
@@ -90,8 +95,41 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None
+    return _decoded(path, content.removeprefix(codecs.BOM_UTF8))
+
+
+def read_stretch(path: Path, start: int, end: int) -> str:
+    """The text between two places of a file, as `read_text` gives it; both are moved on to the next line, or to the next character where lines are long.
+
+    Neighbouring stretches have nothing in common and lose nothing. Raises UserError if it is not UTF-8 text.
+    """
+    before = max(0, start - 1)
+    content = read_part(path, before, end + LOOK_BYTES)
+    first = _border(content, start - before) if start else len(codecs.BOM_UTF8) * content.startswith(codecs.BOM_UTF8)
+    return _decoded(path, content[first : _border(content, end - before)])
+
+
+def read_part(path: Path, start: int, end: int) -> bytes:
+    """The bytes between two places of a file, as far as it reaches. Raises UserError if it cannot be read."""
     try:
-        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _border(content: bytes, at: int) -> int:
+    if line := content.find(b"\n", at - 1, at - 1 + LOOK_BYTES) + 1:
+        return line
+    while at < len(content) and content[at] & 0xC0 == 0x80:
+        at += 1
+    return at
+
+
+def _decoded(path: Path, content: bytes) -> str:
+    try:
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise not_text(path) from None
     if "\0" in text:

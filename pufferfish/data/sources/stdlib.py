@@ -17,6 +17,8 @@ EXCLUDED_MODULES = ("_sysconfigdata", "sitecustomize", "usercustomize")
 class StdlibSource:
     """One document per module."""
 
+    has_short_documents = False
+
     def __init__(self, path: str = "", *, setting: str = "data.path") -> None:
         assert not path, f"{setting} is for other sources; the settings refuse it with stdlib"
         self.folder = Path(sysconfig.get_path("stdlib"))
