@@ -41,7 +41,7 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
         rows.append(f"the text is read {epochs:.1f} times" + ("; more text would help" if case.text is case.all_text else ""))
     if epochs > 1 and case.text is not case.all_text and selection.train_bytes < case.all_text.unique_bytes:
         share = f"{format_bytes(selection.prepared_bytes)} of the text's {format_bytes(case.all_text.unique_bytes)}"
-        rows.append(f"{share} are used: to encode twice as much would take more than {ENCODING_SHARE:.0%} of the budget")
+        rows.append(f"{share} are used: to read and encode twice as much would take more than {ENCODING_SHARE:.0%} of the budget")
     if best.unused_s:
         reason = "more readings were never tried" if epochs >= 0.99 * EPOCHS[-1] else "to read the text more often would do more harm than good"
         rows.append(f"{format_duration(best.unused_s)} of the budget are left unused: {reason}")
