@@ -75,6 +75,10 @@ class Candidate:
         epochs = scaling.worthwhile_epochs(self.fitting_steps / steps_per_epoch, reader)
         return min(self.fitting_steps, max(FEWEST_STEPS, round(epochs * steps_per_epoch)))
 
+    def epochs(self, text: Text) -> float:
+        """How often the text is read."""
+        return self.tokens * self.vocabulary.bytes_per_token / text.unique_bytes
+
     @property
     def fitting_steps(self) -> int:
         """Optimizer steps that fit into the time; none where planning has used up more than there was."""

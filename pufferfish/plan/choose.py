@@ -16,6 +16,7 @@ from pufferfish.plan.scaling import Text
 from pufferfish.schema.plan import ModelPlan
 
 NEAR = 0.003  # relative difference of forecasts that counts as equal
+OFTEN = 0.1  # more readings than the best, with which an equal forecast is not trusted: 2 x 256 in 4.1 readings was 1.8 % worse than 3 x 256 in 3 (docs/LOG.md)
 UNMEASURED = 0.01  # relative difference of forecasts that a predicted pace has to promise
 KERNEL = 0.7  # e-folds of size over which a measured correction is trusted
 MEASURED_STEPS_S, MOST_STEPS = 0.4, 4  # time for the steps of one measurement, and how many of them it takes where they take longer
@@ -152,14 +153,19 @@ def distance(one: ModelPlan, other: ModelPlan) -> float:
 
 
 def choose(candidates: list[Candidate], *, text: Text) -> Candidate:
-    """The smallest of those whose forecast is within `NEAR` of the best that can be chosen; the best itself where all of these leave time unused, so that
-    more time is never worse."""
+    """The smallest of those whose forecast is within `NEAR` of the best that can be chosen, and that read the text no more often than it: nothing is known less
+    well than what a further reading is worth. The best itself where all of these leave time unused, so that more time is never worse."""
     pool = eligible(candidates, text=text)
     best = min(pool, key=lambda candidate: candidate.forecast(text))
-    near = [candidate for candidate in pool if candidate.forecast(text) <= best.forecast(text) * (1 + NEAR)]
+    near = [each for each in pool if each.forecast(text) <= best.forecast(text) * (1 + NEAR) and not reads_more(each, best, text)]
     if all(candidate.unused_s for candidate in near):
         return best
     return min(near, key=lambda candidate: (candidate.price.num_params, candidate.forecast(text)))
+
+
+def reads_more(candidate: Candidate, best: Candidate, text: Text) -> bool:
+    """Whether it goes over the text again more often than the best does."""
+    return candidate.epochs(text) > (1 + OFTEN) * max(1.0, best.epochs(text))
 
 
 def eligible(candidates: list[Candidate], *, text: Text) -> list[Candidate]:

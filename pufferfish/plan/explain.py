@@ -7,7 +7,7 @@ from pufferfish.plan import recipe
 from pufferfish.plan.budget import RESERVE_MARGIN
 from pufferfish.plan.candidate import Candidate, has_enough_steps
 from pufferfish.plan.case import ENCODING_SHARE, Case, Selection
-from pufferfish.plan.choose import NEAR
+from pufferfish.plan.choose import NEAR, reads_more
 from pufferfish.plan.memory import MOST_AT_ONCE
 from pufferfish.plan.scaling import EPOCHS, Text
 from pufferfish.schema import plan as schema
@@ -109,6 +109,8 @@ def why_it_lost(candidate: Candidate, best: Candidate, text: Text) -> str:
         return "but it is too slow for enough steps"
     if not is_known and ratio <= 1 + NEAR:
         return "but there was no time to measure its steps"
+    if ratio <= 1 + NEAR and reads_more(candidate, best, text):
+        return f"its forecast is equal within {NEAR:.1%}, but it reads the text {candidate.epochs(text):.1f} times"
     if ratio <= 1 + NEAR and larger < 1:
         return f"its forecast is {ratio - 1:.2%} worse, and time is left over"
     if ratio <= 1 + NEAR:

@@ -125,7 +125,8 @@ def search_reasons(case: Case, selection: Selection) -> list[str]:
     known = sum(candidate.measured.is_kept for candidate in measured if candidate.measured)
     steps = f"{len(measured)} measured" + (f" ({known} of them earlier; `pufferfish doctor --remeasure` forgets)" if known else "")
     taken = best.forecast(selection.text)
-    smallest = f"of those within {choose.NEAR:.1%} of it the smallest" if taken <= lowest * (1 + choose.NEAR) else "the best with a table of values"
+    smallest = f"the smallest of those within {choose.NEAR:.1%} of it that read no more often"
+    smallest = smallest if taken <= lowest * (1 + choose.NEAR) else "the best with a table of values"
     choice = f"{smallest} was taken ({taken:.4f})" if taken > lowest else "it was taken"
     return [
         f"{len(selection.candidates)} configurations priced, {steps}; the best forecast is {lowest:.4f} bits per byte, and {choice}",
