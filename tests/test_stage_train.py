@@ -166,7 +166,7 @@ def test_an_interrupted_training_of_another_plan_is_told_and_kept_where_one_begi
     whole_plan(train=train_plan(num_steps=13)).save(paths.PLAN)
     stage.run()
     (told,) = [line for line in capsys.readouterr().out.splitlines() if "another plan" in line]
-    words = f"an interrupted training of another plan is kept in {folder}: aaaa at step 912; `pufferfish doctor --prune` removes it"
+    words = f"an interrupted training of another plan or code is kept in {folder}: aaaa at step 912; `pufferfish doctor --prune` removes it"
     assert told == f"train:       step 0  {words}"
     assert (folder / "aaaa" / "step-000000912").exists()
     (folder / "bbbb" / "step-000000001").mkdir()

@@ -49,7 +49,7 @@ class Machine:
     system: str  # Linux, Darwin
     architecture: str  # x86_64, aarch64, arm64
     python: tuple[int, int]
-    capability: float | None = None  # of the weakest NVIDIA device; None: there is none
+    capability: float | None = None  # of the best NVIDIA device; None: there is none
     driver: int = 0  # major version of NVIDIA's driver
 
 

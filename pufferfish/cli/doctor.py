@@ -31,6 +31,7 @@ from pufferfish.probe.torch_build import installed_torch
 from pufferfish.schema import reserve
 from pufferfish.schema.params import Params
 from pufferfish.track import journal, store
+from pufferfish.train.work import is_owned
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_FLASH_CAPABILITY = 8.0  # flash-attn 2 serves Ampere and newer
@@ -239,15 +240,6 @@ def check_work(*, prune: bool) -> Iterator[Check]:
         age = format_duration(max(0.0, time.time() - folder.stat().st_mtime))
         saw = f"{folder.name}: {format_bytes(size)}, last touched {age} ago"
         yield prune_work(folder, saw) if prune else Check("work", "ok", saw + (", training now" if is_owned(folder) else ""))
-
-
-def is_owned(folder: Path) -> bool:
-    """Whether a process is training there."""
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def prune_work(folder: Path, saw: str) -> Check:

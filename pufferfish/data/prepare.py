@@ -28,7 +28,8 @@ from pufferfish.schema.plan import DataPlan
 from pufferfish.schema.reports import Shard, Subset
 
 BATCH_BYTES = 1 << 22  # text encoded at a time: bounds the memory
-MIN_DRAWN_BYTES = 64_000_000  # text up to this size is always looked at whole: a second or two; of longer text, documents of so much are held back from
+# Text up to this size is looked at whole, unless its documents are short: a second or two. Of longer text, documents of so much are held back from.
+MIN_DRAWN_BYTES = 64_000_000
 SHORT_FACTOR = 4  # so much less of a text whose documents are short, which takes four times as long to read, and more
 LONG_DOCUMENT_BYTES = 1 << 15  # on average: 64 MB of them cost half a second more, of short lines two or three
 DRAWN_FACTOR = 4  # times the planned bytes are looked at, to choose from

@@ -70,7 +70,7 @@ def replay(recording: Recording, listen: Callable[[Event], None]) -> Comparison:
         work = Path(name)
         training = start_replay(recording.plan, recording.subset_folder, recording.subset, work, outcome=recording.outcome, recorded=recording.realised)
         for event in training.run():
-            if not isinstance(event, Finished):  # it tells about a deadline, and here is none
+            if not isinstance(event, Finished):  # what follows tells more
                 listen(event)
         elapsed_s = training.elapsed_s
         save_tensors(work / WEIGHTS, training.final_weights())

@@ -21,7 +21,6 @@ FEWEST_STEPS = 100  # of the optimizer: with fewer, nothing is learned
 BATCH_CHOICES = (0.5, 1.0, 2.0)  # times the best batch
 COUNTED_CHOICES = (0.125, 0.25, 0.5, 1.0, 2.0)  # times the batch with which counted steps would take about the time that there is
 COMPILE_S = {"cpu": 35.0, "cuda": 60.0}  # a cold compilation, where none was measured: 36 s for 2 layers on 2 slow cores (docs/LOG.md); a guess for GPUs
-KEPT_SHARE = 0.3  # of a compilation, where its parts are found in the compiler's cache: 0.26 for 2 layers (docs/LOG.md)
 COUNTED_SHARE = 0.8  # of the time, for counted steps: the evaluation that follows is priced by a pace that is not known before
 OVER_TIME = 1.25  # counted steps that take longer than the budget may take so many times the quickest possible, to take them better
 OFTEN_READ = 3.0  # a small text, to place the batch
@@ -98,13 +97,10 @@ class Candidate:
 
     @property
     def compile_s(self) -> float:
-        """What its compilation takes of the training: little where it was just measured, since what was compiled is kept; all that it took for an earlier plan,
-        since that may be gone; or a guess."""
+        """What its compilation takes: no more than it took when it was measured, since what was compiled is kept; or a guess."""
         if not self.train.is_compiled:
             return 0.0
-        if self.measured is None:
-            return COMPILE_S[self.train.device]
-        return (1.0 if self.measured.is_kept else KEPT_SHARE) * self.measured.first_step_s
+        return self.measured.first_step_s if self.measured else COMPILE_S[self.train.device]
 
     @property
     def needed_s(self) -> float:

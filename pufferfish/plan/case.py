@@ -73,7 +73,7 @@ class Case:
         slowest, encodable = max(self.vocabularies, key=lambda each: each.encode_s_per_mb), float(ENCODE_UNIT)
         while encodable < self.all_text.unique_bytes and self.encoding_s(slowest, 2 * encodable) <= ENCODING_SHARE * self.total_s:
             encodable *= 2
-        return replace(self.all_text, unique_bytes=min(self.all_text.unique_bytes, encodable))
+        return self.all_text if encodable >= self.all_text.unique_bytes else replace(self.all_text, unique_bytes=encodable)
 
     def encoding_s(self, vocabulary: Vocabulary, train_bytes: float) -> float:
         """Time for encoding so much text, and for reading more than is read anyway."""

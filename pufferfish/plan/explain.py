@@ -7,7 +7,7 @@ from pufferfish.plan import recipe
 from pufferfish.plan.budget import RESERVE_MARGIN
 from pufferfish.plan.candidate import Candidate, has_enough_steps
 from pufferfish.plan.case import ENCODING_SHARE, Case, Selection
-from pufferfish.plan.choose import NEAR, reads_more
+from pufferfish.plan.choose import NEAR
 from pufferfish.plan.memory import MOST_AT_ONCE
 from pufferfish.plan.scaling import EPOCHS, Text
 from pufferfish.schema import plan as schema
@@ -81,7 +81,9 @@ def verdict(candidate: Candidate, best: Candidate, text: Text) -> str:
     if candidate is best:
         return "chosen"
     if forecast < winner and candidate.measured:
-        return "near-equal and larger" if has_enough_steps(candidate) and forecast >= winner * (1 - NEAR) else "too slow for enough steps"
+        if not has_enough_steps(candidate) or forecast < winner * (1 - NEAR):
+            return "too slow for enough steps"
+        return "near-equal and larger" if candidate.price.num_params > best.price.num_params else "near-equal, reads more often"
     if forecast < winner:
         return "not measured in time"
     return "near-equal" if forecast <= winner * (1 + NEAR) else f"{forecast / winner - 1:.1%} worse"
@@ -109,10 +111,10 @@ def why_it_lost(candidate: Candidate, best: Candidate, text: Text) -> str:
         return "but it is too slow for enough steps"
     if not is_known and ratio <= 1 + NEAR:
         return "but there was no time to measure its steps"
-    if ratio <= 1 + NEAR and reads_more(candidate, best, text):
-        return f"its forecast is equal within {NEAR:.1%}, but it reads the text {candidate.epochs(text):.1f} times"
-    if ratio <= 1 + NEAR and larger < 1:
+    if ratio <= 1 + NEAR and larger < 1 and candidate.unused_s:
         return f"its forecast is {ratio - 1:.2%} worse, and time is left over"
+    if ratio <= 1 + NEAR and larger < 1:
+        return f"its forecast is equal within {NEAR:.1%}, but it reads the text {candidate.epochs(text):.1f} times"
     if ratio <= 1 + NEAR:
         return f"its forecast is equal within {NEAR:.1%}, and it has {size}"
     worse = f"{ratio - 1:.1%} worse"

@@ -42,7 +42,7 @@ def longer_than_text(situation: Situation, models: Sequence[ModelPlan], vocabula
         return None
     tokens = max(situation.text.unique_bytes / vocabulary.bytes_per_token for vocabulary in vocabularies)
     saw = f"model.seq_len: {models[0].seq_len}; {format_bytes(situation.text.unique_bytes)} of text to learn from are about {tokens:.0f} tokens"
-    return UserError("the context is longer than the text", saw=saw, fix=f"set `model.seq_len` to at most {max(longest.values())}, or give more text")
+    return UserError("the text may not fill one context", saw=saw, fix=f"set `model.seq_len` to at most {max(longest.values())}, or give more text")
 
 
 def contradiction_of(situation: Situation, models: Sequence[ModelPlan]) -> UserError | None:

@@ -41,8 +41,8 @@ FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.012, 4  # what each halving of the sequences
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
 LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occurrence; from one run
 # What layers beyond two save besides what their parameters do, for each e-fold of their number: 0.8, 1.3 and 3 % on three texts with widths from 160 on
-# (docs/LOG.md). More layers were not tried.
-DEEPER, MOST_LAYERS = 0.02, 6
+# (docs/LOG.md). More than five were not tried.
+DEEPER, MOST_LAYERS = 0.02, 5
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
 LAW = 16  # counts changes of these constants: what was learned about the forecasts of another law does not count

@@ -18,7 +18,6 @@ from pufferfish.schema.plan import ModelPlan
 MARGIN, PREFERRED_MARGIN = 1.15, 2.5  # text encoded over what the plan expects to read: as many tokens from more text teach more (docs/LOG.md)
 PREFERRED_BYTES, PREFERRED_SHARE = 64_000_000, 0.08  # so much is preferred at most, and where as much again costs at most this of the training time
 LARGE_SHARE = 0.25  # of what the law can judge: a larger choice is told with that bound
-MOST_COMPILING = 0.25  # of the budget, that a compilation may take before anything is known of it
 LONGEST_CONTEXT = {"cpu": 1024, "cuda": 2048}
 
 
@@ -99,13 +98,10 @@ def _longest(hardware: Hardware) -> int:
 
 
 def _is_affordable(case: Case, measuring: Measuring, candidate: Candidate, num_measured: int) -> bool:
-    """Whether planning has the time. A compilation counts as training where it is pinned, and on GPUs, whose steps it may halve: it is paid for once."""
     if measuring.is_known(candidate.model, candidate.train):
         return True
     is_first = num_measured == 0 and not candidate.train.is_compiled  # one is measured whatever it costs
-    is_paid_anyway = case.params.train.compile is True or case.hardware.fingerprint.device == "cuda"
-    trained_s = candidate.compile_s if is_paid_anyway and candidate.compile_s < MOST_COMPILING * case.total_s else 0.0
-    return is_first or measuring.spent_s() + choose.measurement_s(candidate) - trained_s < case.planning_limit_s
+    return is_first or measuring.spent_s() + choose.measurement_s(candidate) < case.planning_limit_s
 
 
 def train_bytes_for(case: Case, vocabulary: Vocabulary, *, read_bytes: float, loop_s: float) -> int:

@@ -70,11 +70,11 @@ def choose_device(wish: str, gpus: list[Gpu], *, build: torch_build.TorchBuild, 
     if wish == "auto":
         if not obstacle:
             return "cpu", []
-        mend = f" ({torch_build.how_to_support(build, gpus[0])} may help)" if gpus else ""
+        mend = f" ({torch_build.how_to_support(gpus[0])} may help)" if gpus else ""
         return "cpu", [f"the CPU is used, and not the NVIDIA device: {obstacle}{mend}"]
     what = "the wished device cannot be used" if obstacle else "the wished device is not there"
     saw = obstacle or ("no NVIDIA device or driver" if hidden is None else f"no NVIDIA device within CUDA_VISIBLE_DEVICES={hidden}")
-    fix = f"`{torch_build.how_to_support(build, gpus[0])}`, or " if gpus else ""
+    fix = f"{torch_build.how_to_support(gpus[0])}, or " if gpus else ""
     raise UserError(what, saw=f"hardware_probe.device: cuda; {saw}", fix=f"{fix}write `device: auto` or `device: cpu`")
 
 

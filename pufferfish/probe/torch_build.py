@@ -55,9 +55,11 @@ def why_unsupported(build: TorchBuild, gpu: Gpu) -> str:
     return ""
 
 
-def how_to_support(build: TorchBuild, gpu: Gpu) -> str:
-    """What to install so that PyTorch can use this device."""
+def how_to_support(gpu: Gpu) -> str:
+    """What to install so that PyTorch can use this device, in words."""
     (_, lowest, _, driver), (_, _, above, _) = BUILDS[0], BUILDS[-1]
     capability = float(gpu.compute_capability)
-    is_old = capability < lowest or (int(gpu.driver.split(".")[0]) < driver and capability < above)
-    return "PUFFERFISH_TORCH=" + ("cu126" if is_old else "cu130") + " make setup"
+    is_old_driver = int(gpu.driver.split(".")[0]) < driver
+    if is_old_driver and capability >= above:
+        return f"NVIDIA's driver {driver} or newer, and then `PUFFERFISH_TORCH=cu130 make setup`"
+    return f"`PUFFERFISH_TORCH={'cu126' if capability < lowest or is_old_driver else 'cu130'} make setup`"

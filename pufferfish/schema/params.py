@@ -135,7 +135,7 @@ class DataParams(Strict):
     """What to learn from."""
 
     source: Annotated[str, _one_of("source")] = Field("stdlib", description="stdlib (embedded), or text (`path`)")
-    path: str = Field("", description="text: a file with one document per line, or a folder with one document per file (per 64 kB of files over 1 MB)")
+    path: str = Field("", description="text: a file with one document per line, or a folder with one document per file (per 16 kB of files over 1 MB)")
     validation: Annotated[str, AfterValidator(_leads_somewhere)] = Field("auto", description="your own validation text, like `path`; auto holds documents back")
     vocab_size: OrAuto[Annotated[int, Field(strict=True, ge=260, le=65536)]] = Field("auto", description="size of the byte-level BPE vocabulary")
     seed: Seed = Field(0, description="which documents are held back, and the order of training")

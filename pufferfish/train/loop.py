@@ -238,7 +238,7 @@ class Training(Progress):
         return EvalDone(self.step, self.clock.u, val_bpb, self.elapsed_s, cost_s)
 
     def _checkpoint(self) -> Iterator[Event]:
-        """The state on disk, unless the last step was lost; a full disk is told once."""
+        """The state on disk, unless the last step was lost; a disk that stays full is told once."""
         self._land()
         if self._watch.is_lost:
             return
@@ -247,10 +247,9 @@ class Training(Progress):
         try:
             num_bytes = checkpoint.save(self.work, tensors, self.as_progress(self.clock, micro_batch=self.trainer.micro_batch))
         except OSError as error:
+            if not self._saving.failed_s:
+                yield self._warn(f"the checkpoint could not be saved ({error.strerror or error}); training goes on, the last good one is kept")
             self._saving.failed_s = now_s() - started_s
-            warning = f"the checkpoint could not be saved ({error.strerror or error}); training goes on, the last good one is kept"
-            if warning not in self.warnings:
-                yield self._warn(warning)
         else:
             self._saving.made(now_s() - started_s)
             self.saved_step = self.step

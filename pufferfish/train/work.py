@@ -69,19 +69,21 @@ def told_others(folder: Path) -> str:
     """Where a training begins anew: the interrupted ones of other plans, in a line; empty where there are none that nobody is at."""
     if has_checkpoint(folder):
         return ""
-    others = [other for other in sorted(folder.parent.iterdir()) if other != folder and has_checkpoint(other) and not _is_owned(other)]
+    others = [other for other in sorted(folder.parent.iterdir()) if other != folder and has_checkpoint(other) and not is_owned(other)]
     if not others:
         return ""
-    subject, them = ("an interrupted training of another plan is", "it") if len(others) == 1 else ("interrupted trainings of other plans are", "them")
+    is_one = len(others) == 1
+    subject = "an interrupted training of another plan or code is" if is_one else "interrupted trainings of other plans or code are"
     steps = ", ".join(f"{other.name} at step {_last_step(other)}" for other in others)
-    return f"{subject} kept in {folder.parent}: {steps}; `pufferfish doctor --prune` removes {them}"
+    return f"{subject} kept in {folder.parent}: {steps}; `pufferfish doctor --prune` removes {'it' if is_one else 'them'}"
 
 
 def _last_step(folder: Path) -> int:
-    return max(int(checkpoint.name.rpartition("-")[2]) for checkpoint in folder.glob(CHECKPOINTS))
+    return max((int(checkpoint.name.rpartition("-")[2]) for checkpoint in folder.glob(CHECKPOINTS)), default=0)
 
 
-def _is_owned(folder: Path) -> bool:
+def is_owned(folder: Path) -> bool:
+    """Whether a process is training there."""
     try:
         with FileLock(folder / "lock", timeout=0):
             return False

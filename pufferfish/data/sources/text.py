@@ -13,7 +13,7 @@ from pufferfish.data.sources.files import Source, find_lines, not_among, read_li
 
 FEWEST_DRAWN = 2  # files, or stretches of a file
 STRETCH_BYTES = 1 << 20  # of a long file, read at a time where only a part is wanted; from this size on a file in a folder is long
-DOCUMENT_BYTES = 1 << 16  # of a long file in a folder: a dozen documents from everywhere make up what is measured on
+DOCUMENT_BYTES = 1 << 14  # of a long file in a folder: small, so that what is measured on comes from many places, even of one megabyte
 SHORT_LINE_BYTES, SHORT_FILE_BYTES = 128, 4096  # on average: shorter documents take over 8 ms for each MB, at 1 us for a line and 30 for a file
 SOME_FILES = 1000  # of a folder, to judge the others by
 
