@@ -863,7 +863,7 @@ def test_a_pinned_context_that_is_longer_than_the_text_is_refused_with_the_longe
     planner = Planner("server", num_bytes=30_000)
     wishes = {"plan": {"strategy": strategy}, "data": {"vocab_size": 512}}
     error = refusal(planner, **wishes, model={"seq_len": 16_384, "num_layers": 2, "d_model": 64})
-    assert error.what == "the context is longer than the text"
+    assert error.what == "the text may not fill one context"
     assert "model.seq_len: 16384" in error.saw
     longest = int(error.fix.split("at most ")[1].split(",")[0])
     assert 0.03 * planner.text.unique_bytes / BYTES_PER_TOKEN[512] < longest < planner.text.unique_bytes / BYTES_PER_TOKEN[512]
