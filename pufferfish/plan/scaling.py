@@ -9,7 +9,7 @@ Hoffmann et al., 2022, arXiv 2203.15556; that fits small trainings alone as well
 al., 2023, arXiv 2305.16264), and is learned by heart the sooner, the more parameters there are for each byte of it. The constants were fitted, all together, to
 runs of this code of 0.3 to 11 million tokens on thirteen texts, and to what is published of nanochat's models of 0.13 to 0.4 billion parameters at 10^18 to
 10^19 operations: bits per byte, and the 10.5 tokens for each parameter that are best there (docs/LOG.md).
-Since then vocabulary and repetition were fitted by themselves, and a better recipe moved the level.
+Since then vocabulary, repetition and depth were fitted by themselves, and a better recipe moved the level.
 """
 
 from __future__ import annotations

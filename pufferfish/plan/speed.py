@@ -49,7 +49,7 @@ def step_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainP
     """One optimizer step: passes over its tokens, launches, and the optimizer."""
     num_micro = train.tokens_per_step // (train.micro_batch * model.seq_len)
     launch_s = LAUNCHES[train.device] * price.num_operations * machine.measured.launch_s
-    launches_s = num_micro * _checkpointing(train) * (COMPILED_SHARE[train.device] if train.is_compiled else 1.0) * launch_s
+    launches_s = num_micro * _checkpointing(train) * _left_by_compiler(train) * launch_s
     return pass_seconds(machine, price, model, train) + launches_s + optimizer_seconds(machine, price, model, train)
 
 
@@ -63,8 +63,12 @@ def pass_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainP
     element_bytes = 4 if train.dtype == "float32" else 2
     elements = price.activation_elements_per_token + LOGITS * price.logits_per_token
     moved = (elements * element_bytes + 4 * price.float32_elements_per_token) * tokens
-    moved_s = (COMPILED_SHARE[train.device] if train.is_compiled else 1.0) * MOVED[train.device] * moved / machine.measured.bandwidth_bytes_per_s
+    moved_s = _left_by_compiler(train) * MOVED[train.device] * moved / machine.measured.bandwidth_bytes_per_s
     return num_micro * _checkpointing(train) * (products_s + moved_s)
+
+
+def _left_by_compiler(train: TrainPlan) -> float:
+    return COMPILED_SHARE[train.device] if train.is_compiled else 1.0
 
 
 def _checkpointing(train: TrainPlan) -> float:
