@@ -95,11 +95,11 @@ def plans_of(configuration: Configuration, *, num_steps: int) -> tuple[ModelPlan
     model = next(models(wish, [configuration.vocab_size], max_seq_len=configuration.seq_len))
     rates = dict.fromkeys(("matrix_lr", "embedding_lr", "head_lr", "gain_lr"), 0.01)
     train = TrainPlan(
-        device="cpu", num_threads=NUM_THREADS, dtype=configuration.dtype, attention=attention_for("cpu", model.seq_len), is_compiled=False,
+        device="cpu", num_threads=NUM_THREADS, memory_bytes=0, dtype=configuration.dtype, attention=attention_for("cpu", model.seq_len), is_compiled=False,
         is_checkpointed=configuration.is_checkpointed, optimizer=configuration.optimizer, **rates, weight_decay=0.05, clip_norm=1.0,
         micro_batch=configuration.micro_tokens // model.seq_len, tokens_per_step=configuration.tokens_per_step, clock="steps", num_steps=num_steps,
-        warmup_share=0.02, cooldown_share=0.55, final_lr_share=0.02, input_noise=0.0, num_evals=1, eval_tokens=8192, checkpoint_interval_s=1e9, seed=0,
-        data_seed=0,
+        warmup_share=0.02, cooldown_share=0.55, final_lr_share=0.02, input_noise=0.0, teacher_share=0.0, num_evals=1, eval_tokens=8192,
+        checkpoint_interval_s=1e9, seed=0, data_seed=0,
     )  # fmt: skip
     return model, train
 

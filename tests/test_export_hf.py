@@ -46,9 +46,10 @@ def toy_plan(*, vocab_size=300, num_heads=6, num_kv_heads=2, is_tied=False, has_
         rope_theta=700.0, norm_eps=1e-5, is_tied=is_tied, has_qk_norm=has_qk_norm, lookup=lookup,
     )  # fmt: skip
     train = TrainPlan(
-        device="cpu", num_threads=1, dtype="float32", attention="sdpa", is_compiled=False, is_checkpointed=False, optimizer="muon", matrix_lr=0.02,
-        embedding_lr=0.1, head_lr=0.01, gain_lr=0.001, weight_decay=0.0, clip_norm=1.0, micro_batch=2, tokens_per_step=80, clock="steps", num_steps=3,
-        warmup_share=0.1, cooldown_share=0.5, final_lr_share=0.0, input_noise=0.0, num_evals=1, eval_tokens=40, checkpoint_interval_s=60, seed=0, data_seed=0,
+        device="cpu", num_threads=1, memory_bytes=10**9, dtype="float32", attention="sdpa", is_compiled=False, is_checkpointed=False, optimizer="muon",
+        matrix_lr=0.02, embedding_lr=0.1, head_lr=0.01, gain_lr=0.001, weight_decay=0.0, clip_norm=1.0, micro_batch=2, tokens_per_step=80, clock="steps",
+        num_steps=3, warmup_share=0.1, cooldown_share=0.5, final_lr_share=0.0, input_noise=0.0, teacher_share=0.0, num_evals=1, eval_tokens=40,
+        checkpoint_interval_s=60, seed=0, data_seed=0,
     )  # fmt: skip
     return whole_plan(model, train)
 

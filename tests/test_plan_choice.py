@@ -481,6 +481,7 @@ TRAIN_PINS = {
     "warmup_share": ("warmup_share", 0.11),
     "cooldown_share": ("cooldown_share", 0.33),
     "input_noise": ("input_noise", 0.25),
+    "teacher_share": ("teacher_share", 0.4),
     "clip_norm": ("clip_norm", 0.77),
     "dtype": ("dtype", "float32"),
     "compile": ("is_compiled", True),
@@ -945,6 +946,17 @@ def test_the_largest_micro_batch_is_the_last_that_fits(vocab_size):
         size = memory.largest_micro_batch(price, train, seq_len=512, embedding_params=7, limit_bytes=limit_bytes)
         assert held(size) <= limit_bytes + 5 if size else limit_bytes < held(1) + 5
         assert held(size + 1) > limit_bytes - 5
+
+
+def test_on_a_device_what_the_optimizer_takes_counts_where_it_is_more_than_the_activations():
+    price, train = price_of(model_plan(), "sdpa"), train_plan(device="cuda", micro_batch=1)
+    few, many = (memory.memory_of(price, train, seq_len=seq_len, embedding_params=0) for seq_len in (1, 2000))
+    later = few.activations + few.logits + few.workspace - round(memory.WORKSPACE["cuda"].states * 16 * price.num_params)
+    assert later == pytest.approx(12 * price.num_params, abs=2)
+    assert many.workspace < many.activations, "the same bytes serve both"
+    short_of_one = few.total - few.activations  # where activations alone would decide, half of it would do
+    assert memory.largest_micro_batch(price, train, seq_len=1, embedding_params=0, limit_bytes=few.total + 2) > 0
+    assert memory.largest_micro_batch(price, train, seq_len=1, embedding_params=0, limit_bytes=short_of_one - 2) == 0
 
 
 # Peaks of real trainings with the settings of the pipeline, in MB (benchmarks/memory.py; docs/LOG.md).

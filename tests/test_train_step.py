@@ -475,6 +475,15 @@ def test_the_memory_of_a_device_is_its_peak_before_the_cache_is_emptied_and_coun
     assert done == ["built", "reset_peak_memory_stats", *["step"] * steps, "max_memory_reserved", "empty_cache"]
 
 
+@pytest.mark.parametrize(("cap", "share"), [(4_000_000_000, 0.34), (20_000_000_000, 1.0), (500_000_000, 0.0)])
+def test_a_device_is_held_to_the_memory_that_may_be_used(monkeypatch, cap, share):
+    held = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=10_000_000_000))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", held.append)
+    memory.hold_to(cap)
+    assert held == [pytest.approx(share)]
+
+
 # --- the hot loop
 
 

@@ -50,10 +50,10 @@ def plan():
             is_tied=True, has_qk_norm=True, lookup="none",
         ),
         train=TrainPlan(
-            device="cpu", num_threads=2, dtype="float32", attention="sdpa", is_compiled=True, is_checkpointed=False, optimizer="muon", matrix_lr=0.02,
-            embedding_lr=0.3, head_lr=0.004, gain_lr=0.01, weight_decay=0.1, clip_norm=1.0, micro_batch=8, tokens_per_step=4096, clock="deadline",
-            num_steps=903, warmup_share=0.02, cooldown_share=0.4, final_lr_share=0.0, input_noise=0.0, num_evals=6, eval_tokens=20000,
-            checkpoint_interval_s=30.0, seed=0, data_seed=0,
+            device="cpu", num_threads=2, memory_bytes=10**9, dtype="float32", attention="sdpa", is_compiled=True, is_checkpointed=False, optimizer="muon",
+            matrix_lr=0.02, embedding_lr=0.3, head_lr=0.004, gain_lr=0.01, weight_decay=0.1, clip_norm=1.0, micro_batch=8, tokens_per_step=4096,
+            clock="deadline", num_steps=903, warmup_share=0.02, cooldown_share=0.4, final_lr_share=0.0, input_noise=0.0, teacher_share=0.0, num_evals=6,
+            eval_tokens=20000, checkpoint_interval_s=30.0, seed=0, data_seed=0,
         ),
         forecast=Forecast(
             val_bpb=1.3121, val_bpb_low=1.22, val_bpb_high=1.41, law=1, correction=1.0, is_free=True, step_s=0.1547, tokens=3_700_000, epochs=1.2,

@@ -15,10 +15,18 @@ def model_plan(**changes):
 
 def train_plan(**changes):
     """12 steps of 6 sequences in micro-batches of 3."""
-    run = {"device": "cpu", "num_threads": 1, "dtype": "float32", "attention": "explicit", "is_compiled": False, "is_checkpointed": False}
+    run = {
+        "device": "cpu",
+        "num_threads": 1,
+        "memory_bytes": 10**9,
+        "dtype": "float32",
+        "attention": "explicit",
+        "is_compiled": False,
+        "is_checkpointed": False,
+    }
     rates = {"matrix_lr": 0.02, "embedding_lr": 0.05, "head_lr": 0.01, "gain_lr": 0.004, "weight_decay": 0.1, "clip_norm": 0.7}
     size = {"micro_batch": 3, "tokens_per_step": 120, "clock": "steps", "num_steps": 12, "num_evals": 2, "eval_tokens": 80, "checkpoint_interval_s": 600.0}
-    shape = {"warmup_share": 0.1, "cooldown_share": 0.5, "final_lr_share": 0.02, "input_noise": 0.0}
+    shape = {"warmup_share": 0.1, "cooldown_share": 0.5, "final_lr_share": 0.02, "input_noise": 0.0, "teacher_share": 0.0}
     return TrainPlan(**{**run, **rates, **size, **shape, "optimizer": "muon", "seed": 5, "data_seed": 11, **changes})
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from pufferfish.base.errors import UserError
-from pufferfish.base.refusals import REFUSALS
+from pufferfish.base.refusals import as_user_error
 from pufferfish.base.timing import write_timing
 
 EXIT_USER_ERROR = 2
@@ -52,7 +52,7 @@ class StopRequest:
 def stage(name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
     """Make `main` the program of the stage `name`.
 
-    A UserError is printed as it stands and ends the process with status 2, an interruption with 130; any other exception
+    A UserError is printed as it stands and ends the process with status 2, as a full disk and want of memory do, an interruption with 130; any other exception
     is our defect and keeps its traceback. Afterwards `artifacts/timing/<name>.json` says what the stage cost from the start
     of its process. A `main` that returns False did nothing new: the time of the run that did the work stands.
     """
@@ -63,13 +63,11 @@ def stage(name: str) -> Callable[[Callable[[], Any]], Callable[[], None]]:
             try:
                 if main() is not False:
                     write_timing(name)
-            except OSError as error:
-                refusal = REFUSALS.get(error.errno or 0)
-                if not refusal:
+            except (OSError, MemoryError, RuntimeError) as error:
+                refused = as_user_error(error, then="then run `dvc repro` again; what was finished is kept")
+                if not refused:
                     raise
-                saw = f"{error.strerror}: {error.filename or 'a file of this project'}"
-                fix = f"{refusal.mend}, then run `dvc repro` again; what was finished is kept"
-                print(f"{name}: {UserError(refusal.what, saw=saw, fix=fix)}", file=sys.stderr, flush=True)
+                print(f"{name}: {refused}", file=sys.stderr, flush=True)
                 sys.exit(EXIT_USER_ERROR)
             except UserError as error:
                 print(f"{name}: {error}", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from pufferfish import __version__
 from pufferfish.base.errors import UserError
 from pufferfish.base.output import mute
-from pufferfish.base.refusals import REFUSALS
+from pufferfish.base.refusals import as_user_error
 from pufferfish.base.stage import EXIT_INTERRUPTED, EXIT_USER_ERROR
 
 COMMANDS = {
@@ -78,12 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         what, fix = f"{error.filename} cannot be used", "check what stands there, a file or a folder, and that you may read and write it"
         return tell(f"{name}: {UserError(what, saw=str(error.strerror), fix=fix)}", EXIT_USER_ERROR)
-    except OSError as error:
-        refusal = REFUSALS.get(error.errno or 0)
-        if not refusal:
+    except (OSError, MemoryError, RuntimeError) as error:
+        refused = as_user_error(error, then="then try again")
+        if not refused:
             raise
-        saw = f"{error.strerror}: {error.filename or 'a file that was being written'}"
-        return tell(f"{name}: {UserError(refusal.what, saw=saw, fix=f'{refusal.mend}, then try again')}", EXIT_USER_ERROR)
+        return tell(f"{name}: {refused}", EXIT_USER_ERROR)
     except KeyboardInterrupt:
         return tell(f"{name}: interrupted", EXIT_INTERRUPTED)
 

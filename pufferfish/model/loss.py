@@ -27,11 +27,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     Probabilities are rounded to the dtype of the model, but for float16, in which rare ones would vanish. For a target that is nearly certain, which rounds
     to 1, they are taken from what is left for all others, so that small losses and their gradients keep their precision. Sums are float32 whatever the dtype (a
     bfloat16 sum is off by several per cent), and gradients are kept without the factor 1 / tokens, which would drown small ones in float16 before its loss
-    scale lifts them.
+    scale lifts them. Where there is a teacher, its probabilities take this share of each target; the value is the loss of the text's own targets all the same.
     """
 
     @staticmethod
-    def forward(ctx, hidden_MD: torch.Tensor, weight_VD: torch.Tensor, targets_M: torch.Tensor, chunk: int) -> torch.Tensor:
+    def forward(
+        ctx,
+        hidden_MD: torch.Tensor,
+        weight_VD: torch.Tensor,
+        targets_M: torch.Tensor,
+        chunk: int,
+        teacher_hidden_MD: torch.Tensor | None,
+        teacher_weight_VD: torch.Tensor | None,
+        share: float,
+    ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden_MD.device)
         grad_hidden_MD = torch.empty_like(hidden_MD)
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
@@ -43,6 +52,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             others_C1 = probability_CV.scatter_(1, targets_C1, 0.0).sum(-1, keepdim=True)
             total -= torch.where(target_C1 > 0.5, torch.log1p(-others_C1.float()), torch.log(target_C1.float().clamp_min(LEAST_PROBABILITY))).sum()
             gradient_CV = probability_CV.scatter_(1, targets_C1, -others_C1).to(hidden_MD.dtype)
+            if teacher_hidden_MD is not None and teacher_weight_VD is not None:
+                taught_CV = torch.softmax(teacher_hidden_MD[start : start + chunk] @ teacher_weight_VD.t(), dim=-1, dtype=wide).to(hidden_MD.dtype)
+                gradient_CV.sub_(taught_CV, alpha=share).scatter_add_(1, targets_C1, torch.full_like(others_C1, share, dtype=hidden_MD.dtype))
             torch.mm(gradient_CV, weight_VD, out=grad_hidden_MD[start : start + chunk])
             grad_weight_VD += gradient_CV.t() @ hidden_CD
         ctx.save_for_backward(grad_hidden_MD, grad_weight_VD)
@@ -50,18 +62,26 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total / len(targets_M)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden_MD, grad_weight_VD = ctx.saved_tensors
         scale = gradient / len(grad_hidden_MD)  # a float32 scalar: products with it are rounded once
-        return grad_hidden_MD * scale, (grad_weight_VD * scale).to(ctx.weight_dtype), None, None
+        return grad_hidden_MD * scale, (grad_weight_VD * scale).to(ctx.weight_dtype), None, None, None, None, None
 
 
-def mean_cross_entropy(hidden_MD: torch.Tensor, weight_VD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-    """Mean loss in nats per token, float32 scalar, differentiable."""
+def mean_cross_entropy(
+    hidden_MD: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_M: torch.Tensor,
+    teacher_hidden_MD: torch.Tensor | None = None,
+    teacher_weight_VD: torch.Tensor | None = None,
+    share: float = 0.0,
+) -> torch.Tensor:
+    """Mean loss in nats per token, float32 scalar, differentiable. With hidden states and head of a teacher the gradients are those of targets that are this
+    share of its probabilities, and the text's own for the rest (Hinton et al., 2015, arXiv 1503.02531)."""
     chunk = chunk_tokens(len(targets_M), len(weight_VD), hidden_MD.device.type)
     if hidden_MD.dtype == torch.float16:
         chunk = min(chunk, FLOAT16_TOKENS)
-    return _ChunkedCrossEntropy.apply(hidden_MD, weight_VD, targets_M, chunk)
+    return _ChunkedCrossEntropy.apply(hidden_MD, weight_VD, targets_M, chunk, teacher_hidden_MD, teacher_weight_VD, share)
 
 
 @torch.no_grad()

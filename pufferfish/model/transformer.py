@@ -110,9 +110,17 @@ class Decoder(nn.Module):
         """Logits (B, T, V) float32 for the token after each position."""
         return (self.model(tokens_BT) @ self.head_weight.t()).float()
 
-    def loss(self, tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-        """Mean loss in nats per token, a differentiable float32 scalar."""
-        return mean_cross_entropy(self.model(tokens_BT).flatten(0, 1), self.head_weight, targets_BT.flatten())
+    def loss(
+        self,
+        tokens_BT: torch.Tensor,
+        targets_BT: torch.Tensor,
+        teacher_hidden_MD: torch.Tensor | None = None,
+        teacher_weight_VD: torch.Tensor | None = None,
+        share: float = 0.0,
+    ) -> torch.Tensor:
+        """Mean loss in nats per token, a differentiable float32 scalar; what a teacher changes stands at `mean_cross_entropy`."""
+        hidden_MD = self.model(tokens_BT).flatten(0, 1)
+        return mean_cross_entropy(hidden_MD, self.head_weight, targets_BT.flatten(), teacher_hidden_MD, teacher_weight_VD, share)
 
     @torch.no_grad()
     def losses(self, tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:

@@ -56,8 +56,13 @@ class Candidate:
 
     @property
     def passed_tokens_per_s(self) -> float:
-        """Pace of the passes of training alone, which many tokens at a time come near to."""
-        return self.train.tokens_per_step / (self.pass_share * self.step_s)
+        """Pace of the passes of training alone, without those of a teacher, which many tokens at a time come near to."""
+        return speed.passes(self.train) * self.train.tokens_per_step / (self.pass_share * self.step_s)
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether an average of its last weights teaches it."""
+        return self.train.teacher_share > 0
 
     @property
     def num_steps(self) -> int:
@@ -71,7 +76,7 @@ class Candidate:
         rarity = self.model.vocab_size * self.vocabulary.bytes_per_token / text.unique_bytes
         size = block_params(self.model, self.price), self.price.num_params, self.model.d_model
         tokens = self.model.vocab_size, text.unique_bytes / self.vocabulary.bytes_per_token
-        reader = scaling.Reader(*size, text.unique_bytes, text.wear, rarity, text.hardening, text.noisy_from, *tokens)
+        reader = scaling.Reader(*size, text.unique_bytes, text.wear, rarity, text.hardening, text.noisy_from, *tokens, is_taught=self.is_taught)
         epochs = scaling.worthwhile_epochs(self.fitting_steps / steps_per_epoch, reader)
         return min(self.fitting_steps, max(FEWEST_STEPS, round(epochs * steps_per_epoch)))
 
@@ -120,10 +125,12 @@ class Candidate:
     def forecast(self, text: Text) -> float:
         """Validation bits per byte."""
         tokens, tokens_per_step, bytes_per_token = max(1, self.tokens), self.train.tokens_per_step, self.vocabulary.bytes_per_token
-        return self.learned * by_law(self.model, self.price, text, tokens=tokens, tokens_per_step=tokens_per_step, bytes_per_token=bytes_per_token)
+        return self.learned * by_law(
+            self.model, self.price, text, tokens=tokens, tokens_per_step=tokens_per_step, bytes_per_token=bytes_per_token, is_taught=self.is_taught
+        )
 
 
-def by_law(model: ModelPlan, price: Price, text: Text, *, tokens: int, tokens_per_step: int, bytes_per_token: float) -> float:
+def by_law(model: ModelPlan, price: Price, text: Text, *, tokens: int, tokens_per_step: int, bytes_per_token: float, is_taught: bool = False) -> float:
     """Validation bits per byte that the loss law expects of a model."""
     return (1 - scaling.LOOKUP_GAIN[model.lookup]) * scaling.val_bpb(
         num_layers=model.num_layers,
@@ -136,6 +143,7 @@ def by_law(model: ModelPlan, price: Price, text: Text, *, tokens: int, tokens_pe
         bytes_per_token=bytes_per_token,
         text=text,
         tokens_per_step=tokens_per_step,
+        is_taught=is_taught,
     )
 
 
@@ -164,6 +172,11 @@ class Situation:
     def hardware(self) -> Hardware:
         """What was measured of it."""
         return self.machine.hardware
+
+    @cached_property
+    def with_teacher(self) -> Situation:
+        """The same for trainings that an average of their last weights teaches."""
+        return replace(self, train=self.train.model_copy(update={"teacher_share": recipe.TEACHER_SHARE}))
 
     @cached_property
     def dtype(self) -> str:
@@ -248,6 +261,17 @@ def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabula
             candidate = configure(situation, model, price, vocabulary, tokens_per_step=tokens_per_step, is_compiled=is_compiled)
             if candidate:
                 yield candidate
+            if candidate and may_be_taught(situation, candidate):
+                taught = configure(situation.with_teacher, model, price, vocabulary, tokens_per_step=tokens_per_step, is_compiled=is_compiled)
+                yield from [taught] if taught else []
+
+
+def may_be_taught(situation: Situation, candidate: Candidate) -> bool:
+    """Whether that is left to the plan, and a teacher may be worth its passes: there is time to read the text often, for a model that could learn it by heart."""
+    unique_bytes = situation.text.unique_bytes
+    epochs = candidate.fitting_steps * candidate.train.tokens_per_step * candidate.vocabulary.bytes_per_token / unique_bytes
+    per_byte = candidate.price.num_params / unique_bytes
+    return situation.train.teacher_share == "auto" and epochs >= scaling.TAUGHT_EPOCHS and per_byte >= scaling.TAUGHT_PER_BYTE
 
 
 def loop_seconds(situation: Situation, vocabulary: Vocabulary, *, is_compiled: bool) -> float:
@@ -312,6 +336,7 @@ def bare(situation: Situation, model: ModelPlan, *, tokens_per_step: int, loop_s
         train_s=loop_s,
         best_tokens_per_step=tokens_per_step,
         epochs=0.0,  # not known yet, and nothing that paces or memory depend on
+        teacher_share=0.0 if situation.train.teacher_share == "auto" else situation.train.teacher_share,
         is_compiled=is_compiled,
         is_checkpointed=is_checkpointed,
     )

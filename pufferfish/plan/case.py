@@ -184,6 +184,7 @@ class Case:
             train_s=train_s,
             best_tokens_per_step=scaling.best_tokens_per_step(max(1, num_steps * train.tokens_per_step)),
             epochs=epochs,
+            teacher_share=train.teacher_share,
             is_compiled=train.is_compiled,
             is_checkpointed=train.is_checkpointed,
         )

@@ -47,6 +47,9 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
         rows.append(f"{format_duration(best.unused_s)} of the budget are left unused: {reason}")
     if case.params.train.input_noise == "auto" and (noise := recipe.usual_noise(epochs)):
         rows.append(f"{noise:.0%} of the inputs are replaced by random tokens, so that the text is not learned by heart")
+    if best.is_taught and case.params.train.teacher_share == "auto":
+        share = f"an average of the last weights gives {best.train.teacher_share:.0%} of each target and is the model in the end"
+        rows.append(f"{share}: so the text can be read more often before it is learned by heart")
     num_micro = best.train.tokens_per_step // (best.train.micro_batch * best.model.seq_len)
     if num_micro > 1:
         is_most = 2 * best.train.micro_batch * best.model.seq_len > MOST_AT_ONCE[best.train.device]

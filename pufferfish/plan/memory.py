@@ -18,6 +18,9 @@ MOST_AT_ONCE = {"cpu": math.inf, "cuda": 65_536}  # tokens of a micro-batch: mor
 CHUNK_BYTES, CACHED_TOKENS = 2**28, 512
 LOGIT_BYTES = {"float32": 8, "bfloat16": 4, "float16": 6}  # of both
 STATE_BYTES = {"adamw": 8, "muon": 4}  # two moments; one momentum (embedding and head, which have two, are counted apart)
+# Of each matrix parameter, while the optimizer works and activations are gone: directions, updates, and where they agree with the weights (muon.py). On CPUs
+# the share of the states that was fitted has them in it.
+TEMPORARY_BYTES = {("cuda", "muon"): 12}
 RECOMPUTED = 0.25  # of the activations that remain where they are recomputed, besides those of the block that is at hand
 
 
@@ -41,7 +44,7 @@ class Memory:
     """Terms of the peak, bytes. What a term is called here is what people read."""
 
     process: int
-    weights: int  # the copy that computes, where that is not the masters themselves
+    weights: int  # the copies that compute, where these are not the masters themselves: one, and a teacher
     masters: int
     average: int  # of the weights, in case that time is over in mid-schedule
     gradients: int
@@ -62,7 +65,9 @@ def memory_of(price: Price, train: TrainPlan, *, seq_len: int, embedding_params:
     num_tokens = train.micro_batch * seq_len
     activations, block = num_tokens * _kept_bytes(price, train), num_tokens * _block_bytes(price, train)
     logits = _head_tokens(price, train, num_tokens) * _logits_bytes(price, train)
-    workspace = share.states * sum(states.values()) + share.activations * activations + share.block * block + share.logits * logits
+    passing = share.activations * activations + share.block * block + share.logits * logits
+    later = max(0.0, _temporaries(price, train, embedding_params) - activations - logits - passing)
+    workspace = share.states * sum(states.values()) + passing + later
     return Memory(process=PROCESS_BYTES[train.device], workspace=round(workspace), activations=round(activations), logits=round(logits), **states)
 
 
@@ -72,6 +77,8 @@ def largest_micro_batch(price: Price, train: TrainPlan, *, seq_len: int, embeddi
     logits_bytes = (1 + share.logits) * _logits_bytes(price, train)
     kept = (1 + share.activations) * _kept_bytes(price, train) + share.block * _block_bytes(price, train)
     left_bytes = limit_bytes - PROCESS_BYTES[train.device] - (1 + share.states) * sum(_states(price, train, embedding_params).values())
+    if left_bytes < _temporaries(price, train, embedding_params):
+        return 0
     num_tokens, most_tokens = left_bytes / (kept + logits_bytes), _head_tokens(price, train, math.inf)
     if num_tokens > most_tokens:  # the head takes no more than for those
         num_tokens = (left_bytes - most_tokens * logits_bytes) / kept
@@ -82,12 +89,17 @@ def _states(price: Price, train: TrainPlan, embedding_params: int) -> dict[str, 
     """What grows with the parameters alone."""
     copy_bytes = 0 if train.dtype == "float32" else 2
     return {
-        "weights": copy_bytes * price.num_params,
+        "weights": (copy_bytes + (_element_bytes(train) if train.teacher_share else 0)) * price.num_params,
         "masters": 4 * price.num_params,
         "average": 4 * price.num_params,
         "gradients": (4 + copy_bytes) * price.num_params,
         "optimizer": STATE_BYTES[train.optimizer] * price.num_params + (8 - STATE_BYTES[train.optimizer]) * embedding_params,
     }
+
+
+def _temporaries(price: Price, train: TrainPlan, embedding_params: int) -> int:
+    """What the optimizer takes for the time of its work."""
+    return TEMPORARY_BYTES.get((train.device, train.optimizer), 0) * (price.num_params - embedding_params)
 
 
 def _kept_bytes(price: Price, train: TrainPlan) -> float:
@@ -102,8 +114,8 @@ def _block_bytes(price: Price, train: TrainPlan) -> float:
 
 
 def _logits_bytes(price: Price, train: TrainPlan) -> int:
-    """Of one token."""
-    return LOGIT_BYTES[train.dtype] * price.logits_per_token
+    """Of one token; of a teacher's as well."""
+    return (2 if train.teacher_share else 1) * LOGIT_BYTES[train.dtype] * price.logits_per_token
 
 
 def _head_tokens(price: Price, train: TrainPlan, num_tokens: float) -> float:

@@ -16,7 +16,8 @@ from pufferfish.schema.plan import ModelPlan, TrainPlan
 REFERENCE_WIDTH = 128
 MATRIX_LR, EMBEDDING_LR, HEAD_LR, GAIN_LR = 0.015, 0.06, 0.015, 0.01
 ADAMW_MATRIX_LR = 0.005
-WEIGHT_DECAY = 0.05
+WEIGHT_DECAY, TAUGHT_WEIGHT_DECAY = 0.05, 1.0  # alone; with a teacher, where a text is read again and again (docs/LOG.md)
+TEACHER_SHARE = 0.5  # of the targets: 0.8 was 3 % worse (docs/LOG.md)
 CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the size of the gradient
 INPUT_NOISE = 0.05  # of the inputs replaced, in a text that is read often: a tenth was worse in two texts, a fifth in three (docs/LOG.md)
 WARMUP_SHARE, COOLDOWN_SHARE, FINAL_LR_SHARE = 0.02, 0.55, 0.02
@@ -45,6 +46,7 @@ def train_plan(
     train_s: float,
     best_tokens_per_step: float,
     epochs: float,
+    teacher_share: float,
     is_compiled: bool,
     is_checkpointed: bool,
 ) -> TrainPlan:
@@ -60,6 +62,7 @@ def train_plan(
     return TrainPlan(
         device="cuda" if hardware.fingerprint.device == "cuda" else "cpu",
         num_threads=hardware.fingerprint.num_threads,
+        memory_bytes=hardware.usable_memory_bytes,
         dtype=dtype,
         attention=attention_for(hardware.fingerprint.device, model.seq_len),
         is_compiled=is_compiled,
@@ -69,7 +72,7 @@ def train_plan(
         embedding_lr=(HEAD_LR if model.is_tied else EMBEDDING_LR) * others,  # a tied table is a head first of all
         head_lr=HEAD_LR * others,
         gain_lr=GAIN_LR * others,
-        weight_decay=WEIGHT_DECAY if wish.weight_decay == "auto" else wish.weight_decay,
+        weight_decay=(TAUGHT_WEIGHT_DECAY if teacher_share else WEIGHT_DECAY) if wish.weight_decay == "auto" else wish.weight_decay,
         clip_norm=(0.0 if optimizer == "muon" else CLIP_NORM) if wish.clip_norm == "auto" else wish.clip_norm,
         micro_batch=micro_batch,
         tokens_per_step=tokens_per_step,
@@ -79,6 +82,7 @@ def train_plan(
         cooldown_share=cooldown_share,
         final_lr_share=FINAL_LR_SHARE,
         input_noise=usual_noise(epochs) if wish.input_noise == "auto" else wish.input_noise,
+        teacher_share=teacher_share,
         num_evals=NUM_EVALS,
         eval_tokens=max(model.seq_len, int(EVAL_SHARE * 3 * num_steps * tokens_per_step)),
         checkpoint_interval_s=min(CHECKPOINT_S[1], max(CHECKPOINT_S[0], CHECKPOINT_SHARE * train_s)),

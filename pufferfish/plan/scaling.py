@@ -45,7 +45,7 @@ LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occ
 DEEPER, MOST_LAYERS = 0.02, 5
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
-LAW = 16  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 17  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_HARDNESS = 1.370  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
@@ -60,6 +60,10 @@ MOST_RARE = 0.01  # of `repetition_cost`: 30 kB are best read 2 to 4 times, and 
 REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
 PARAMS_PER_BYTE = 2.0  # of text: after four readings 3.6 were no better than 1.7, after six 4.6 were worse than 0.9 (docs/LOG.md)
 NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 0.92, 0.85, 2.0  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
+# The same over that where an average of the weights teaches. That is considered from so many readings on, and for so many parameters for each byte: with fewer
+# it was not worth its passes (docs/LOG.md).
+TAUGHT_FACTOR, TAUGHT_GROWTH = 1.25, 0.6
+TAUGHT_EPOCHS, TAUGHT_PER_BYTE = 4.0, 1.0
 EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0)  # how often a text may be read; more was not tried
 
 
@@ -112,12 +116,13 @@ def wear(slope: float) -> float:
 
 
 def repetition_cost(
-    num_params: float, epochs: float, unique_bytes: float, wear: float = 1.0, *, rarity: float = 0.0, noisy_from: float = NOISE_EPOCHS
+    num_params: float, epochs: float, unique_bytes: float, wear: float = 1.0, *, rarity: float = 0.0, noisy_from: float = NOISE_EPOCHS, is_taught: bool = False
 ) -> float:
     """Share of the bits per byte that reading a text again and again costs, beyond what `effective_bytes` says: it is learned by heart. `rarity` is the size of
-    the vocabulary over the tokens of one reading; above `noisy_from` readings inputs are replaced."""
+    the vocabulary over the tokens of one reading; above `noisy_from` readings inputs are replaced; `is_taught` where an average of the weights teaches."""
     further = max(0.0, epochs - 1)
-    growth = NOISY_FACTOR * further**NOISY_GROWTH if epochs > noisy_from else further
+    noise, power = (NOISY_FACTOR, NOISY_GROWTH) if epochs > noisy_from else (1.0, 1.0)
+    growth = noise * (TAUGHT_FACTOR * further**TAUGHT_GROWTH if is_taught else further**power)
     per_byte = num_params / unique_bytes
     return float(LEARNED_BY_HEART * (1 + RARE * min(MOST_RARE, rarity)) * wear * growth / (1 + (ROOMY / per_byte) ** 2))
 
@@ -190,11 +195,12 @@ def val_bpb(
     bytes_per_token: float,
     text: Text,
     tokens_per_step: float,
+    is_taught: bool = False,
 ) -> float:
     """Forecast of validation bits per byte."""
     epochs = tokens * bytes_per_token / text.unique_bytes
     rarity = vocab_size * bytes_per_token / text.unique_bytes
-    reader = Reader(block_params, num_params, d_model, text.unique_bytes, text.wear, rarity, noisy_from=text.noisy_from)
+    reader = Reader(block_params, num_params, d_model, text.unique_bytes, text.wear, rarity, noisy_from=text.noisy_from, is_taught=is_taught)
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2 + few_sequences_cost(tokens_per_step, seq_len)
     depth = 1 + LONE_LAYER if num_layers == 1 else 1 - DEEPER * math.log(min(num_layers, MOST_LAYERS) / 2)
     learnable = min(tokens, LEARNABLE * block_params)
@@ -219,6 +225,7 @@ class Reader:
     noisy_from: float = NOISE_EPOCHS  # see `Text`
     vocab_size: int = 0  # and the tokens of one reading; both count only where numbers of readings are compared
     unique_tokens: float = 0.0
+    is_taught: bool = False  # by an average of its weights
 
 
 def by_reading(epochs: float, reader: Reader) -> float:
@@ -226,7 +233,9 @@ def by_reading(epochs: float, reader: Reader) -> float:
     data = effective_bytes(epochs * reader.unique_bytes, reader.unique_bytes) / 1e6
     by_size, by_data = A * (reader.block_params / 1e6) ** -ALPHA + NARROW * 128 / reader.d_model, B * data**-BETA
     reducible = (by_size ** (1 / TOGETHER) + by_data ** (1 / TOGETHER)) ** TOGETHER
-    repetition = repetition_cost(reader.num_params, epochs, reader.unique_bytes, reader.wear, rarity=reader.rarity, noisy_from=reader.noisy_from)
+    repetition = repetition_cost(
+        reader.num_params, epochs, reader.unique_bytes, reader.wear, rarity=reader.rarity, noisy_from=reader.noisy_from, is_taught=reader.is_taught
+    )
     return float((IRREDUCIBLE + reducible) * (1 + repetition))
 
 

@@ -15,6 +15,7 @@ MOVED = {"cpu": 13.0, "cuda": 2.0}  # over the kept activations at the streamed 
 LOGITS = 1.5  # over what moving an activation takes, for a logit
 LAUNCHES = {"cpu": 18.0, "cuda": 1.0}  # over the launch of a single small operation: on CPUs it comes without Python and autograd
 COMPILED_SHARE = {"cpu": 0.75, "cuda": 0.45}  # of the passes and launches that remain when the compiler fuses them: two pairs (docs/LOG.md); a guess for GPUs
+TAUGHT = 4 / 3  # passes of a step with a teacher, which looks ahead only, over those of one without
 MUON_POLYNOMIALS = 5
 ADAM_BYTES = 32  # per parameter, read and written
 
@@ -49,7 +50,7 @@ def step_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainP
     """One optimizer step: passes over its tokens, launches, and the optimizer."""
     num_micro = train.tokens_per_step // (train.micro_batch * model.seq_len)
     launch_s = LAUNCHES[train.device] * price.num_operations * machine.measured.launch_s
-    launches_s = num_micro * _checkpointing(train) * _left_by_compiler(train) * launch_s
+    launches_s = num_micro * passes(train) * _checkpointing(train) * _left_by_compiler(train) * launch_s
     return pass_seconds(machine, price, model, train) + launches_s + optimizer_seconds(machine, price, model, train)
 
 
@@ -64,7 +65,12 @@ def pass_seconds(machine: Machine, price: Price, model: ModelPlan, train: TrainP
     elements = price.activation_elements_per_token + LOGITS * price.logits_per_token
     moved = (elements * element_bytes + 4 * price.float32_elements_per_token) * tokens
     moved_s = _left_by_compiler(train) * MOVED[train.device] * moved / machine.measured.bandwidth_bytes_per_s
-    return num_micro * _checkpointing(train) * (products_s + moved_s)
+    return num_micro * passes(train) * _checkpointing(train) * (products_s + moved_s)
+
+
+def passes(train: TrainPlan) -> float:
+    """Of a step, as a multiple of forward and backward."""
+    return TAUGHT if train.teacher_share else 1.0
 
 
 def _left_by_compiler(train: TrainPlan) -> float:

@@ -209,6 +209,7 @@ class TrainParams(Strict):
     warmup_share: OrAuto[Share] = Field("auto", description="share of the schedule with a rising learning rate")
     cooldown_share: OrAuto[Share] = Field("auto", description="share of the schedule with a falling learning rate")
     input_noise: OrAuto[Share] = Field("auto", description="share of the inputs that are replaced by random tokens")
+    teacher_share: OrAuto[Share] = Field("auto", description="share of the targets that an average of the last weights gives")
     clip_norm: OrAuto[Annotated[float, Field(strict=True, gt=0)]] = Field("auto", description="global gradient norm above which gradients are scaled down")
     dtype: OrAuto[Literal["float32", "bfloat16", "float16"]] = Field("auto", description="type of the matrix products; auto measures")
     compile: OrAuto[Flag] = Field("auto", description="torch.compile; auto weighs its gain against its cost")

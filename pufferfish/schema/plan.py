@@ -68,6 +68,7 @@ class TrainPlan(Strict):
 
     device: Literal["cpu", "cuda"]
     num_threads: int
+    memory_bytes: int  # of the device that may be used; an accelerator is held to it
     dtype: Literal["float32", "bfloat16", "float16"]
     attention: Literal["explicit", "sdpa", "flash_attn"]
     is_compiled: bool
@@ -87,6 +88,7 @@ class TrainPlan(Strict):
     cooldown_share: float
     final_lr_share: float
     input_noise: float  # share of the inputs that are replaced by random tokens
+    teacher_share: float  # of each target that an average of the last weights gives, which is what will be kept; 0: the text gives all of it
     num_evals: int  # during training
     eval_tokens: int  # in each
     checkpoint_interval_s: float
@@ -138,7 +140,7 @@ class Why(Strict):
 class Plan(Artifact):
     """The decision."""
 
-    SCHEMA_VERSION: ClassVar[int] = 4
+    SCHEMA_VERSION: ClassVar[int] = 5
     MADE_BY: ClassVar[str] = "plan"
 
     hardware: str  # identity of the machine it was made for

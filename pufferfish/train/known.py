@@ -18,7 +18,7 @@ from pufferfish.train.beside import Steps, steps_question
 
 OF_TRAINING = (  # what of a training plan changes the pace
     *("device", "num_threads", "dtype", "attention", "is_compiled", "is_checkpointed"),
-    *("optimizer", "micro_batch", "tokens_per_step"),
+    *("optimizer", "micro_batch", "tokens_per_step", "teacher_share"),
 )
 Tell = Callable[[str], None]
 

@@ -104,8 +104,9 @@ class Training(Progress):
             saw = f"{format_duration(self.elapsed_s)} of {format_duration(self.share_s)} for training had passed before the first step"
             raise UserError("no time was left for a single step", saw=saw, fix="run `dvc repro` again (what was compiled is kept), or give more `budget.time`")
         self._watch.see_end(self.trainer.weights.masters.values(), self.mean_loss, self.step)
-        self.is_averaged = is_worth_it(self.record.u)
-        if self.is_averaged:
+        is_cut_off = is_worth_it(self.record.u)
+        self.is_averaged = is_cut_off or plan.teacher_share > 0
+        if is_cut_off:
             yield self._warn(f"time was over at {self.record.u[-1]:.0%} of the schedule: the model is the average of its last weights")
         yield Finished(self.step, self.clock.u, self.num_tokens, self.elapsed_s, self.clock.late_s)
 
@@ -120,7 +121,7 @@ class Training(Progress):
         return self._watch.is_lost
 
     def final_weights(self) -> dict[str, torch.Tensor]:
-        """After `run`, by the names of the stock architecture: float32, on the CPU. The last ones, or an average where the schedule was cut off."""
+        """After `run`, by the names of the stock architecture: float32, on the CPU. The last, or an average, if it taught or the schedule was cut off."""
         averages = {name: mean.to("cpu", torch.float32) for name, mean in self._average.means.items()} if self.is_averaged else {}
         return self.trainer.exported_weights() | averages
 
@@ -181,7 +182,8 @@ class Training(Progress):
             yield self._refit(reason)
 
     def _note_step(self, u: float) -> None:
-        self._average.see(u)
+        if self._average.see(u):
+            self.trainer.teach(self._average.means)
         self.record.u.append(u)
         self.record.micro_batch.append(self.trainer.micro_batch)
         self.step += 1
@@ -278,6 +280,7 @@ class Training(Progress):
             tensors = checkpoint.load_tensors(found)
             self.trainer.load_state(tensors)
             self._average.load_state(tensors)
+            self.trainer.teach(self._average.means)
             self.go_on(tensors, progress)
             self.saved_step = self.step
 

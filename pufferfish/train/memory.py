@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import traceback
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
 from pufferfish.base.errors import UserError
 from pufferfish.base.memory import says_out_of_memory
-from pufferfish.train.step import Trainer
+
+if TYPE_CHECKING:
+    from pufferfish.train.step import Trainer
 
 CONTEXT_BYTES = 600_000_000  # of CUDA and its libraries, beside what is reserved; the guess of plans (plan/memory.py), so that both count the same
+
+
+def hold_to(num_bytes: int) -> None:
+    """Let this process take no more of the accelerator's memory than so many bytes: more is as if there were none."""
+    share = (num_bytes - CONTEXT_BYTES) / torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, share)))
 
 
 def used_bytes(device: torch.device) -> int:

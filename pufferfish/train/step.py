@@ -5,6 +5,7 @@ Shapes: B sequences of a micro-batch, T time; a batch is (B, T + 1) token ids, i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,6 +16,7 @@ from pufferfish.base.memory import give_back_freed
 from pufferfish.model.init import initialize
 from pufferfish.model.transformer import Decoder
 from pufferfish.schema.plan import ModelPlan, TrainPlan
+from pufferfish.train import memory
 from pufferfish.train.noise import corrupt
 from pufferfish.train.optimizers.adamw import Optimizer
 from pufferfish.train.precision import DTYPES, MasterWeights
@@ -28,11 +30,14 @@ class Trainer:
         self.device = torch.device(plan.device)
         if plan.device == "cpu":
             torch.set_num_threads(plan.num_threads)
+        else:
+            memory.hold_to(plan.memory_bytes)
         model = Decoder(model_plan, attention=plan.attention, is_checkpointed=plan.is_checkpointed)
         initialize(model, seed=plan.seed, tokens_N=tokens_N)
         give_back_freed()
         self.model = model.to(self.device)
         self.weights = MasterWeights(self.model, DTYPES[plan.dtype])
+        self._teacher = copy.deepcopy(self.model).eval().requires_grad_(False) if plan.teacher_share else None
         self.optimizers: list[Optimizer] = registry.load("optimizer", plan.optimizer)(self.weights.masters, plan)
         self._loss = torch.compile(self.model.loss, dynamic=False) if plan.is_compiled else self.model.loss
         self.micro_batch = plan.micro_batch
@@ -55,9 +60,10 @@ class Trainer:
         for batch in batches:
             tokens = self.to_device(batch)
             inputs, targets = tokens[:, :-1], tokens[:, 1:]
+            taught = self._taught(inputs)
             if self.plan.input_noise:
                 inputs = corrupt(inputs, self.plan.input_noise, self.model_plan.vocab_size)
-            loss = self._loss(inputs, targets)
+            loss = self._loss(inputs, targets, *taught)
             (loss * (scale / num_micro)).backward()
             total += loss.detach() / num_micro
         self.weights.collect_gradients()
@@ -67,6 +73,20 @@ class Trainer:
                 optimizer.step(lr_share)
         self.weights.distribute()
         return total, grad_norm
+
+    @torch.no_grad()
+    def teach(self, weights: dict[str, torch.Tensor]) -> None:
+        """Learn from a model with these weights from now on, by the names of the masters; nothing where there is no teacher."""
+        if self._teacher:
+            parameters = dict(self._teacher.named_parameters())
+            torch._foreach_copy_([parameters[name] for name in weights], list(weights.values()))
+
+    @torch.no_grad()
+    def _taught(self, inputs_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float] | tuple[()]:
+        """What the teacher makes of the inputs as they are in the text: hidden states (B x T, D), its head (V, D), and its share of the targets."""
+        if not self._teacher:
+            return ()
+        return self._teacher.model(inputs_BT).flatten(0, 1), self._teacher.head_weight, self.plan.teacher_share
 
     def drop_gradients(self) -> None:
         """After a step that failed half-way."""
@@ -110,9 +130,10 @@ class Trainer:
 
     @torch.no_grad()
     def mean_loss(self, inputs_BT: np.ndarray, targets_BT: np.ndarray) -> float:
-        """Mean loss in nats per token without training, in the dtype of training."""
-        self.model.eval()
-        losses = self.model.losses(self.to_device(inputs_BT), self.to_device(targets_BT))
+        """Mean loss in nats per token without training, in the dtype of training: of the teacher where there is one, since that is what will be kept."""
+        model = self._teacher or self.model
+        model.eval()
+        losses = model.losses(self.to_device(inputs_BT), self.to_device(targets_BT))
         self.model.train()
         return float(losses.mean())
 
