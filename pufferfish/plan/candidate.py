@@ -267,7 +267,7 @@ def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabula
 
 
 def may_be_taught(situation: Situation, candidate: Candidate) -> bool:
-    """Whether that is left to the plan, and a teacher may be worth its passes: there is time to read the text often, for a model that could learn it by heart."""
+    """Whether that is left to the plan, and may be worth its passes: there is time to read the text often, for a model that could learn it by heart."""
     unique_bytes = situation.text.unique_bytes
     epochs = candidate.fitting_steps * candidate.train.tokens_per_step * candidate.vocabulary.bytes_per_token / unique_bytes
     per_byte = candidate.price.num_params / unique_bytes
@@ -335,7 +335,8 @@ def bare(situation: Situation, model: ModelPlan, *, tokens_per_step: int, loop_s
         num_steps=1,
         train_s=loop_s,
         best_tokens_per_step=tokens_per_step,
-        epochs=0.0,  # not known yet, and nothing that paces or memory depend on
+        epochs=0.0,  # not known yet, like the text, and nothing that paces or memory depend on
+        per_byte=0.0,
         teacher_share=0.0 if situation.train.teacher_share == "auto" else situation.train.teacher_share,
         is_compiled=is_compiled,
         is_checkpointed=is_checkpointed,

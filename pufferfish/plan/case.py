@@ -170,7 +170,7 @@ class Case:
         tokenizer_bytes = int(self.tokenizer_bytes(vocabulary))
         return data_plan(self.corpus, vocab_size=vocabulary.vocab_size, tokenizer_bytes=tokenizer_bytes, train_bytes=train_bytes, seed=self.params.data.seed)
 
-    def train_plan(self, model: ModelPlan, train: TrainPlan, *, num_steps: int, train_s: float, epochs: float) -> TrainPlan:
+    def train_plan(self, model: ModelPlan, train: TrainPlan, *, num_steps: int, train_s: float, epochs: float, per_byte: float) -> TrainPlan:
         """A configuration with the numbers that depend on how many tokens it will see."""
         return recipe.train_plan(
             self.params.train,
@@ -184,6 +184,7 @@ class Case:
             train_s=train_s,
             best_tokens_per_step=scaling.best_tokens_per_step(max(1, num_steps * train.tokens_per_step)),
             epochs=epochs,
+            per_byte=per_byte,
             teacher_share=train.teacher_share,
             is_compiled=train.is_compiled,
             is_checkpointed=train.is_checkpointed,

@@ -133,7 +133,7 @@ def _with_batch(case: Case, situation: Situation, pick: Candidate, tokens_per_st
     step_s = speed.step_seconds(case.machine, pick.price, pick.model, train) * pick.step_s / pick.predicted_step_s
     num_steps = int(STEPS_SHARE * limit_s / step_s)
     timed = {"clock": "deadline", "num_steps": num_steps}  # whatever the training is
-    return case.train_plan(pick.model, train, num_steps=num_steps, train_s=limit_s, epochs=0.0).model_copy(update=timed)
+    return case.train_plan(pick.model, train, num_steps=num_steps, train_s=limit_s, epochs=0.0, per_byte=0.0).model_copy(update=timed)
 
 
 def _expected(case: Case, pick: Candidate, train: TrainPlan) -> float:

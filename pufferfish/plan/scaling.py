@@ -60,10 +60,10 @@ MOST_RARE = 0.01  # of `repetition_cost`: 30 kB are best read 2 to 4 times, and 
 REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
 PARAMS_PER_BYTE = 2.0  # of text: after four readings 3.6 were no better than 1.7, after six 4.6 were worse than 0.9 (docs/LOG.md)
 NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 0.92, 0.85, 2.0  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
-# The same over that where an average of the weights teaches. That is considered from so many readings on, and for so many parameters for each byte: with fewer
-# it was not worth its passes (docs/LOG.md).
-TAUGHT_FACTOR, TAUGHT_GROWTH = 1.25, 0.6
-TAUGHT_EPOCHS, TAUGHT_PER_BYTE = 4.0, 1.0
+# The same over that where an average of the weights teaches: four texts, 4 to 16 readings (docs/LOG.md). That is considered from so many readings on, with so
+# many parameters for each byte of the text: fewer were not tried.
+TAUGHT_FACTOR, TAUGHT_GROWTH = 1.35, 0.54
+TAUGHT_EPOCHS, TAUGHT_PER_BYTE = 4.0, 0.3
 EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0)  # how often a text may be read; more was not tried
 
 
