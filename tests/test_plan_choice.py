@@ -1228,11 +1228,11 @@ def test_no_model_is_larger_for_its_text_than_what_the_law_was_fitted_to():
         planner = Planner("server", num_bytes=num_bytes)
         plan = planner.plan("1h", data={"vocab_size": 512})
         smallest = plan.model.num_layers == 2 and plan.model.d_model == 64
-        assert smallest or plan.forecast.num_params <= scaling.most_params(planner.text.unique_bytes)
+        assert smallest or plan.forecast.num_params <= scaling.most_params(planner.text.unique_bytes, is_taught=plan.train.teacher_share > 0)
     pinned = planner.plan("1h", model={"num_layers": 6, "d_model": 512})
     assert (pinned.model.num_layers, pinned.model.d_model) == (6, 512)
     assert pinned.model.vocab_size > min(space.VOCABULARIES), "the size of the vocabulary is not that of the model"
-    assert pinned.forecast.num_params > scaling.most_params(planner.text.unique_bytes)
+    assert pinned.forecast.num_params > scaling.most_params(planner.text.unique_bytes, is_taught=True)
     assert any("a larger one is a guess" in reason for reason in pinned.why.reasons)
 
 

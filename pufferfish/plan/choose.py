@@ -47,8 +47,8 @@ def _as_tried(candidates: list[Candidate], text: Text) -> list[Candidate]:
     most: dict[int, float] = {}
     for candidate in [each for each in candidates if each.model.num_layers > 1] or candidates:
         most[candidate.model.vocab_size] = min(candidate.price.num_params, most.get(candidate.model.vocab_size, math.inf))
-    bound = scaling.most_params(text.unique_bytes)
-    return [candidate for candidate in candidates if candidate.price.num_params <= max(bound, most.get(candidate.model.vocab_size, 0.0))]
+    bounds = {is_taught: scaling.most_params(text.unique_bytes, is_taught=is_taught) for is_taught in (False, True)}
+    return [each for each in candidates if each.price.num_params <= max(bounds[each.is_taught], most.get(each.model.vocab_size, 0.0))]
 
 
 def measurement_s(candidate: Candidate) -> float:

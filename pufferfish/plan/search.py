@@ -139,12 +139,12 @@ def search_reasons(case: Case, selection: Selection) -> list[str]:
 
 
 def _size_reason(selection: Selection) -> list[str]:
-    num_params, most = selection.best.price.num_params, scaling.most_params(selection.text.unique_bytes)
+    num_params, most = selection.best.price.num_params, scaling.most_params(selection.text.unique_bytes, is_taught=selection.best.is_taught)
     if num_params > most:
         return [f"the law knows models of up to {format_count(most)} parameters for this text: the forecast for a larger one is a guess"]
     if num_params < LARGE_SHARE * most:
         return []
-    bound = f"{format_count(most)} parameters, {scaling.PARAMS_PER_BYTE:g} for each byte of the text"
+    bound = f"{format_count(most)} parameters, {most / selection.text.unique_bytes:g} for each byte of the text"
     return [f"models of more than {bound}, are not considered: the law does not know them"]
 
 

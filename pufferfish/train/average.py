@@ -12,6 +12,7 @@ import torch
 
 SPACING = 0.01  # of the schedule, from one snapshot to the next: below 0.1 % of the time of 100 steps and more
 NUM_SNAPSHOTS = 5  # that weigh, about: 3 and 10 came within 1 % at 60 %, and 10 is worse before
+TAUGHT_SNAPSHOTS = 12  # of a teacher: 5 were 1.4 % worse than 9, and 17 0.2 % better (docs/LOG.md)
 HELPS_FROM, HELPS_TO = 0.2, 0.9  # of the schedule: before, the weights still move fast; after, the learning rate is low enough
 MIN_STEPS = 30  # the last of so few is a jump to the end, also where nothing stalled
 
@@ -24,9 +25,9 @@ def is_worth_it(u: list[float]) -> bool:
 class Average:
     """The exponential mean of snapshots of the weights; costs their size in memory once more."""
 
-    def __init__(self, weights: dict[str, torch.Tensor]) -> None:
+    def __init__(self, weights: dict[str, torch.Tensor], *, is_teacher: bool) -> None:
         """`weights` are those that training changes in place."""
-        self._weights = weights
+        self._weights, self._num_snapshots = weights, TAUGHT_SNAPSHOTS if is_teacher else NUM_SNAPSHOTS
         self.means = {name: weight.detach().clone() for name, weight in weights.items()}
         self._num_taken, self._slot = 0, -1
 
@@ -37,7 +38,7 @@ class Average:
         if slot == self._slot:
             return False
         self._num_taken, self._slot = self._num_taken + 1, slot
-        torch._foreach_lerp_(list(self.means.values()), list(self._weights.values()), 1 / min(self._num_taken, NUM_SNAPSHOTS))
+        torch._foreach_lerp_(list(self.means.values()), list(self._weights.values()), 1 / min(self._num_taken, self._num_snapshots))
         return True
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -77,7 +77,7 @@ class Training(Progress):
         plan = self.plan.train
         self.trainer = Trainer(self.plan.model, plan, self.corpora.train)
         self.windows = Windows(self.corpora.train, self.plan.model.seq_len, plan.data_seed)
-        self._average = Average(self.trainer.weights.masters)
+        self._average = Average(self.trainer.weights.masters, is_teacher=plan.teacher_share > 0)
         num_bytes = sum(tensor.nbytes for tensor in (self.trainer.state() | self._average.state()).values())
         self._saving = Saving(plan.checkpoint_interval_s, now_s(), guess_s=num_bytes / DISK_BYTES_PER_S, times_s=self._saves_s)
         self.environment = environment_here(plan)
