@@ -22,6 +22,7 @@ TEACHER_SHARE = 0.5  # of the targets: 0.8 was 3 % worse (docs/LOG.md)
 CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the size of the gradient
 INPUT_NOISE = 0.05  # of the inputs replaced, in a text that is read often: a tenth was worse in two texts, a fifth in three (docs/LOG.md)
 WARMUP_SHARE, COOLDOWN_SHARE, FINAL_LR_SHARE = 0.02, 0.55, 0.02
+TAUGHT_COOLDOWN_SHARE = 0.3  # where an average will be kept: 0.55 was 1.2 % worse, 0.15 as good (docs/LOG.md)
 
 LONGEST_EXPLICIT = 2048  # context up to which explicit attention is taken on CPUs
 NUM_EVALS = 8
@@ -60,7 +61,7 @@ def train_plan(
     matrix_lr = usual if wish.learning_rate == "auto" else wish.learning_rate
     others = batch_factor * width_factor * matrix_lr / usual
     is_timed = wish.num_steps == "auto"
-    warmup_share, cooldown_share = schedule_shares(wish)
+    warmup_share, cooldown_share = schedule_shares(wish, is_taught=teacher_share > 0)
     return TrainPlan(
         device="cuda" if hardware.fingerprint.device == "cuda" else "cpu",
         num_threads=hardware.fingerprint.num_threads,
@@ -93,9 +94,10 @@ def train_plan(
     )
 
 
-def schedule_shares(wish: TrainParams) -> tuple[float, float]:
+def schedule_shares(wish: TrainParams, *, is_taught: bool) -> tuple[float, float]:
     """Of warm-up and cooldown; what is not pinned leaves room for what is, so that the peak is reached."""
-    cooldown = COOLDOWN_SHARE if wish.cooldown_share == "auto" else wish.cooldown_share
+    usual = TAUGHT_COOLDOWN_SHARE if is_taught else COOLDOWN_SHARE
+    cooldown = usual if wish.cooldown_share == "auto" else wish.cooldown_share
     warmup = min(WARMUP_SHARE, 1 - cooldown) if wish.warmup_share == "auto" else wish.warmup_share
     return warmup, min(cooldown, 1 - warmup)
 
