@@ -132,7 +132,8 @@ def test_a_budget_that_one_vocabulary_leaves_too_little_of_is_not_refused_for_it
 
 @each_machine
 def test_steps_and_tokens_are_those_that_fit_into_the_time(machine):
-    planner, plan = usual(machine)
+    planner = Planner(machine, num_bytes=10**9)
+    plan = planner.plan(data={"vocab_size": 2048})
     in_loop_s = plan.budget.phases.train_s - budget.training_setup_s(planner.hardware)
     compile_s = 25.3 if plan.train.is_compiled else 0.0  # as it was measured
     assert plan.train.num_steps == pytest.approx((in_loop_s - compile_s) / plan.forecast.step_s, abs=1)

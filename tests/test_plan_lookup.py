@@ -46,7 +46,7 @@ def test_every_budget_keeps_the_rule():
 
 
 def test_what_counts_is_how_often_there_is_time_to_read_a_text_and_not_where_reading_is_capped():
-    plan = Planner("server", num_bytes=1_500_000).plan("10m", **SMALL, model=FREE | WIDE)
+    plan = Planner("server", num_bytes=1_500_000).plan("30m", **SMALL, model=FREE | WIDE)
     assert plan.budget.unused_s > 0
     assert plan.model.lookup == "none"
     (reason,) = reasons(plan)
