@@ -133,10 +133,14 @@ def test_what_is_learned_by_heart_is_learned_later_with_a_teacher(tmp_path):
 # --- the plan
 
 
-def test_with_a_teacher_matrices_decay_the_more_the_more_parameters_there_are_for_the_text():
-    decays = [recipe.usual_weight_decay(per_byte, is_taught=True) for per_byte in (0.01, 0.35, 0.7, 1.4, 2.0)]
-    assert decays == pytest.approx([recipe.WEIGHT_DECAY, 0.25, 0.5, 1.0, 1.0])
-    assert recipe.usual_weight_decay(2.0, is_taught=False) == recipe.WEIGHT_DECAY
+def test_with_a_teacher_matrices_decay_the_more_the_more_often_and_the_larger_a_model_reads():
+    decays = [recipe.decay_to_forget(epochs, per_byte) for epochs, per_byte in ((8, 0.35), (8, 1.4), (8, 3.0), (4, 3.0))]
+    assert decays == pytest.approx([3.0, 12.0, 12.0, 6.0])
+
+
+def test_a_pinned_decay_and_cooldown_are_kept_with_a_teacher():
+    train = Planner("server", num_bytes=1_000_000).plan("10m", train={"weight_decay": 0.3, "cooldown_share": 0.7}).train
+    assert (train.teacher_share, train.weight_decay, train.cooldown_share) == (recipe.TEACHER_SHARE, 0.3, 0.7)
 
 
 def test_a_small_text_with_much_time_gets_a_teacher_and_more_readings():
@@ -144,7 +148,9 @@ def test_a_small_text_with_much_time_gets_a_teacher_and_more_readings():
     taught, alone = planner.plan("10m"), planner.plan("10m", train={"teacher_share": 0})
     assert (taught.train.teacher_share, alone.train.teacher_share) == (recipe.TEACHER_SHARE, 0.0)
     per_byte = taught.forecast.num_params / (0.95 * 1_000_000)
-    assert taught.train.weight_decay == recipe.usual_weight_decay(per_byte, is_taught=True) > 10 * alone.train.weight_decay == 10 * recipe.WEIGHT_DECAY
+    decay = taught.train.weight_decay * taught.train.matrix_lr * taught.train.num_steps
+    assert decay == pytest.approx(recipe.decay_to_forget(taught.forecast.epochs, per_byte))
+    assert taught.train.weight_decay > 10 * alone.train.weight_decay == 10 * recipe.WEIGHT_DECAY
     assert taught.forecast.epochs > 1.3 * alone.forecast.epochs
     assert taught.forecast.val_bpb < 0.99 * alone.forecast.val_bpb
     assert any("average of the last weights" in reason for reason in taught.why.reasons)

@@ -18,7 +18,8 @@ MATRIX_LR, EMBEDDING_LR, HEAD_LR, GAIN_LR = 0.015, 0.06, 0.015, 0.01
 ADAMW_MATRIX_LR = 0.005
 TAUGHT_MATRIX_LR = 0.02  # where an average will be kept: 0, 0.3 and 1 % better on three texts (docs/LOG.md)
 WEIGHT_DECAY = 0.05
-TAUGHT_WEIGHT_DECAY, MANY_PER_BYTE = 1.0, 1.4  # with a teacher, and for fewer parameters for each byte of the text in proportion: for 0.4 a third (docs/LOG.md)
+# With a teacher: by so many e-folds for each reading of the text, and for fewer parameters for each byte of it in proportion (docs/LOG.md).
+DECAY_PER_READING, MANY_PER_BYTE = 1.5, 1.4
 TEACHER_SHARE = 0.5  # of the targets: 0.8 was 3 % worse (docs/LOG.md)
 CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the size of the gradient
 INPUT_NOISE = 0.05  # of the inputs replaced, in a text that is read often: a tenth was worse in two texts, a fifth in three (docs/LOG.md)
@@ -62,6 +63,7 @@ def train_plan(
     usual = muon_lr if optimizer == "muon" else ADAMW_MATRIX_LR * width_factor * batch_factor
     matrix_lr = usual if wish.learning_rate == "auto" else wish.learning_rate
     others = batch_factor * width_factor * matrix_lr / usual
+    decay = max(WEIGHT_DECAY, decay_to_forget(epochs, per_byte) / (matrix_lr * num_steps)) if teacher_share else WEIGHT_DECAY
     is_timed = wish.num_steps == "auto"
     warmup_share, cooldown_share = schedule_shares(wish, is_taught=teacher_share > 0)
     return TrainPlan(
@@ -77,7 +79,7 @@ def train_plan(
         embedding_lr=(HEAD_LR if model.is_tied else EMBEDDING_LR) * others,  # a tied table is a head first of all
         head_lr=HEAD_LR * others,
         gain_lr=GAIN_LR * others,
-        weight_decay=usual_weight_decay(per_byte, is_taught=teacher_share > 0) if wish.weight_decay == "auto" else wish.weight_decay,
+        weight_decay=decay if wish.weight_decay == "auto" else wish.weight_decay,
         clip_norm=(0.0 if optimizer == "muon" else CLIP_NORM) if wish.clip_norm == "auto" else wish.clip_norm,
         micro_batch=micro_batch,
         tokens_per_step=tokens_per_step,
@@ -104,9 +106,9 @@ def schedule_shares(wish: TrainParams, *, is_taught: bool) -> tuple[float, float
     return warmup, min(cooldown, 1 - warmup)
 
 
-def usual_weight_decay(per_byte: float, *, is_taught: bool) -> float:
-    """Of the matrices of a model with so many parameters for each byte of its text."""
-    return max(WEIGHT_DECAY, TAUGHT_WEIGHT_DECAY * min(1.0, per_byte / MANY_PER_BYTE)) if is_taught else WEIGHT_DECAY
+def decay_to_forget(epochs: float, per_byte: float) -> float:
+    """By how many e-folds the matrices of a taught model decay in a training at the peak rate, with so many parameters for each byte of its text."""
+    return DECAY_PER_READING * epochs * min(1.0, per_byte / MANY_PER_BYTE)
 
 
 def usual_noise(epochs: float) -> float:

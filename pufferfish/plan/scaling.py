@@ -62,10 +62,10 @@ REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose re
 # after eight (docs/LOG.md).
 PARAMS_PER_BYTE, TAUGHT_PARAMS_PER_BYTE = 2.0, 6.0
 NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 0.92, 0.85, 2.0  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
-# The same over that where an average of the weights teaches: four texts, 4 to 16 readings (docs/LOG.md). That is considered from so many readings on, with so
-# many parameters for each byte of the text: fewer were not tried.
+# The same over that where an average of the weights teaches: four texts, 4 to 16 readings (docs/LOG.md). That is considered where there is time for so many
+# readings without, as after four it was just worth its passes, and with so many parameters for each byte of the text: fewer were not tried.
 TAUGHT_FACTOR, TAUGHT_GROWTH = 1.35, 0.54
-TAUGHT_EPOCHS, TAUGHT_PER_BYTE = 4.0, 0.3
+TAUGHT_EPOCHS, TAUGHT_PER_BYTE = 6.0, 0.3
 # How often a text may be read. Alone more was not tried; with a teacher twelve readings were as good and half a per cent worse, sixteen worse (docs/LOG.md).
 EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0)
 
