@@ -15,8 +15,9 @@ from toys import model_plan, train_plan
 
 from pufferfish.base.errors import UserError
 from pufferfish.plan import budget, choose, memory, scaling, search, space, speed
-from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, Situation, held
+from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, held
 from pufferfish.plan.case import ENCODING_SHARE, MAX_VALIDATION_BYTES, Case, Measuring
+from pufferfish.plan.configure import Situation
 from pufferfish.plan.make import decide
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.recipe import embedding_params

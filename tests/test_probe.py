@@ -16,7 +16,7 @@ from pufferfish.base import paths
 from pufferfish.base.errors import UserError
 from pufferfish.probe import health, measure, probe, surroundings
 from pufferfish.probe.describe import describe
-from pufferfish.schema.hardware import DtypeSpeed, Gemm, Hardware, Measured
+from pufferfish.schema.hardware import DtypeSpeed, Gemm, Gpu, Hardware, Measured
 from pufferfish.schema.params import HardwareProbeParams
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,6 +233,28 @@ def test_a_device_that_cannot_compute_is_the_users_to_mend(workplace, monkeypatc
     with pytest.raises(UserError, match="cannot compute") as error:
         probe.measure(probe.identify_here(WISH).fingerprint)
     assert error.value.saw == "CUDA error: no kernel image"
+
+
+@pytest.mark.parametrize(("num_devices", "first", "is_refused"), [(2, "small", True), (2, "large", False), (1, "of another name", False)])
+def test_several_devices_that_cuda_counts_otherwise_are_told(workplace, monkeypatch, num_devices, first, is_refused):
+    class Measuring(Exception):
+        pass
+
+    def begin(device):
+        raise Measuring
+
+    gpus = [Gpu(name=name, compute_capability="8.9", memory_bytes=10**10, driver="590.1") for name in ("large", "small")][:num_devices]
+    fingerprint = probe.identify_here(WISH).fingerprint.model_copy(update={"gpus": gpus, "device": "cuda"})
+    monkeypatch.setattr(surroundings, "import_torch_s", lambda: 1.5)
+    monkeypatch.setattr(surroundings, "has_compiler", lambda *device: False)
+    monkeypatch.setattr(measure, "prepare_device", lambda name, num_threads: CPU)
+    monkeypatch.setattr(measure, "measure_dtypes", begin)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: first)
+    with pytest.raises(UserError if is_refused else Measuring) as error:
+        probe.measure(fingerprint)
+    if is_refused:
+        assert error.value.saw == "CUDA's first is small, where large was expected"
+        assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in error.value.fix
 
 
 def test_a_disk_that_cannot_be_written_is_the_users_to_mend(tmp_path, monkeypatch):

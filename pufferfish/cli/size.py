@@ -15,7 +15,7 @@ from pufferfish.base.errors import UserError
 from pufferfish.cli.plan import load_machine
 from pufferfish.model.price import decoder_price
 from pufferfish.plan import space
-from pufferfish.plan.candidate import largest_divisor
+from pufferfish.plan.configure import largest_divisor
 from pufferfish.plan.sizing import TOKENS_PER_PARAMETER, size_up
 from pufferfish.probe.fingerprint import identify_here
 from pufferfish.probe.probe import kept_speeds

@@ -9,7 +9,8 @@ from functools import cached_property
 
 from pufferfish.base.errors import UserError
 from pufferfish.plan import budget, recipe, scaling
-from pufferfish.plan.candidate import COMPILE_S, Candidate, Situation
+from pufferfish.plan.candidate import COMPILE_S, Candidate
+from pufferfish.plan.configure import Situation
 from pufferfish.plan.prices import Measure, OpenPilots, Pilot, PriceOf, Vocabulary
 from pufferfish.plan.scaling import Text
 from pufferfish.plan.speed import Machine

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_bytes
 from pufferfish.plan import scaling
-from pufferfish.plan.candidate import Candidate, Situation, configurations, has_enough_steps, in_time
+from pufferfish.plan.candidate import Candidate, has_enough_steps, in_time
+from pufferfish.plan.configure import Situation, configurations
 from pufferfish.plan.prices import Measure, Vocabulary
 from pufferfish.plan.refuse import nothing_fits
 from pufferfish.plan.scaling import Text

@@ -13,9 +13,10 @@ from dataclasses import replace
 from pufferfish.base.units import format_count
 from pufferfish.plan import recipe, scaling, speed
 from pufferfish.plan.budget import EVALUATED_PER_TRAINED
-from pufferfish.plan.candidate import FEWEST_STEPS, Candidate, Situation, by_law, fitted, largest_divisor, whole_tokens_per_step
+from pufferfish.plan.candidate import FEWEST_STEPS, Candidate, by_law
 from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.choose import KERNEL, choose, distance, measurement_s
+from pufferfish.plan.configure import Situation, fitted, largest_divisor, whole_tokens_per_step
 from pufferfish.plan.prices import Pilot
 from pufferfish.plan.scaling import Experience, Text
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan

@@ -16,7 +16,6 @@ from pufferfish.schema.plan import ModelPlan, TrainPlan
 REFERENCE_WIDTH = 128
 MATRIX_LR, EMBEDDING_LR, HEAD_LR, GAIN_LR = 0.015, 0.06, 0.015, 0.01
 ADAMW_MATRIX_LR = 0.005
-TAUGHT_MATRIX_LR = 0.02  # where an average will be kept: 0, 0.3 and 1 % better on three texts (docs/LOG.md)
 WEIGHT_DECAY = 0.05
 # With a teacher: by so many e-folds for each reading of the text, and for fewer parameters for each byte of it in proportion (docs/LOG.md).
 DECAY_PER_READING, MANY_PER_BYTE = 1.5, 1.4
@@ -59,8 +58,7 @@ def train_plan(
     optimizer = "muon" if wish.optimizer == "auto" else wish.optimizer
     batch_factor = min(2.0, max(0.5, math.sqrt(tokens_per_step / best_tokens_per_step)))
     width_factor = (REFERENCE_WIDTH / model.d_model) ** 0.5
-    muon_lr = TAUGHT_MATRIX_LR if teacher_share else MATRIX_LR
-    usual = muon_lr if optimizer == "muon" else ADAMW_MATRIX_LR * width_factor * batch_factor
+    usual = MATRIX_LR if optimizer == "muon" else ADAMW_MATRIX_LR * width_factor * batch_factor
     matrix_lr = usual if wish.learning_rate == "auto" else wish.learning_rate
     others = batch_factor * width_factor * matrix_lr / usual
     decay = max(WEIGHT_DECAY, decay_to_forget(epochs, per_byte) / (matrix_lr * num_steps)) if teacher_share else WEIGHT_DECAY

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_bytes
-from pufferfish.plan.candidate import FEWEST_STEPS, Situation, configurations, has_enough_steps, largest_divisor, longest_context
+from pufferfish.plan.candidate import FEWEST_STEPS, has_enough_steps
+from pufferfish.plan.configure import Situation, configurations, largest_divisor, longest_context
 from pufferfish.plan.prices import Vocabulary
 from pufferfish.schema.plan import ModelPlan
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pufferfish.plan import recipe, scaling, speed
-from pufferfish.plan.candidate import Situation, bare, fitted, held, whole_tokens_per_step
+from pufferfish.plan.candidate import held
+from pufferfish.plan.configure import Situation, bare, fitted, whole_tokens_per_step
 from pufferfish.plan.memory import PROCESS_BYTES, USABLE_SHARE
 from pufferfish.plan.prices import Price, PriceOf
 from pufferfish.plan.scaling import Text

@@ -42,6 +42,13 @@ def prepare_device(device_name: str, num_threads: int) -> torch.device:
     return device
 
 
+def cuda_name(device: torch.device) -> str:
+    """What CUDA calls it."""
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
 def measure_dtypes(device: torch.device) -> list[DtypeSpeed]:
     """The table of each dtype that computes correctly at a useful speed, the fastest dtype first.
 

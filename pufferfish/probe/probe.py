@@ -122,6 +122,10 @@ def measure(fingerprint: Fingerprint) -> Measured:
     except RuntimeError as error:
         saw, fix = str(error).strip().splitlines()[0], "end other programs on the device, or write `hardware_probe.device: cpu`"
         raise UserError(f"{gpu.name if gpu else fingerprint.cpu} cannot compute", saw=saw, fix=fix) from None
+    if gpu and len(fingerprint.gpus) > 1 and (name := speeds.cuda_name(device)) != gpu.name:
+        saw = f"CUDA's first is {name}, where {gpu.name} was expected"
+        fix = "export CUDA_DEVICE_ORDER=PCI_BUS_ID, and CUDA_VISIBLE_DEVICES with the number that nvidia-smi gives the one to use"
+        raise UserError("the devices are counted in another order than CUDA counts them", saw=saw, fix=fix)
     return Measured(
         dtypes=speeds.measure_dtypes(device),
         bandwidth_bytes_per_s=speeds.measure_bandwidth(device, usable_bytes=gpu.memory_bytes if gpu else fingerprint.memory_bytes),
