@@ -41,8 +41,8 @@ FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.012, 4  # what each halving of the sequences
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
 LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occurrence; from one run
 # What layers beyond two save besides what their parameters do, for each e-fold of their number: 0.8, 1.3 and 3 % on three texts with widths from 160 on
-# (docs/LOG.md). More than five were not tried.
-DEEPER, MOST_LAYERS = 0.02, 5
+# (docs/LOG.md). More than five were not tried, and narrow ones gain by fewer: at a width of 128 English by none, and 5 x 160 were worse than 4 x 192 on plays.
+DEEPER, MOST_LAYERS, WIDTH_PER_LAYER = 0.02, 5, 48
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
 LAW = 17  # counts changes of these constants: what was learned about the forecasts of another law does not count
@@ -205,7 +205,8 @@ def val_bpb(
     rarity = vocab_size * bytes_per_token / text.unique_bytes
     reader = Reader(block_params, num_params, d_model, text.unique_bytes, text.wear, rarity, noisy_from=text.noisy_from, is_taught=is_taught)
     batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2 + few_sequences_cost(tokens_per_step, seq_len)
-    depth = 1 + LONE_LAYER if num_layers == 1 else 1 - DEEPER * math.log(min(num_layers, MOST_LAYERS) / 2)
+    deep = max(2.0, min(num_layers, MOST_LAYERS, d_model / WIDTH_PER_LAYER))
+    depth = 1 + LONE_LAYER if num_layers == 1 else 1 - DEEPER * math.log(deep / 2)
     learnable = min(tokens, LEARNABLE * block_params)
     fresh = min(tokens / max(1.0, epochs), LEARNABLE * block_params)
     costs = (1 + context_cost(seq_len, learnable)) * (1 + vocabulary_cost(vocab_size, fresh, epochs)) * batch * depth
