@@ -161,6 +161,13 @@ def test_pilots_differ_have_the_same_time_and_text_and_follow_the_recipe():
         assert train.num_steps >= candidate.FEWEST_STEPS
 
 
+def test_nobody_teaches_pilots_even_where_a_teacher_is_pinned():
+    place = Place(train={"teacher_share": 0.5})
+    assert place.decide("30m").plan.train.teacher_share == 0.5
+    assert place.flown
+    assert {train.teacher_share for _, train, _ in place.flown} == {0.0}
+
+
 def test_pilots_take_what_is_pinned():
     place = Place(model={"num_layers": 2, "d_model": 128}, train={"compile": False, "tokens_per_step": 1024, "num_steps": 3000})
     assert place.decide().plan.train.num_steps == 3000

@@ -128,6 +128,7 @@ def _with_batch(case: Case, situation: Situation, pick: Candidate, tokens_per_st
     train = fitted(situation, pick.model, pick.price, tokens_per_step=tokens_per_step, loop_s=limit_s, is_compiled=False)
     if train is None:
         return None
+    train = train.model_copy(update={"teacher_share": 0.0})  # also where one is pinned: a text that is read once teaches better, and the law is asked so
     if case.params.train.micro_batch == "auto":  # no more at once than the pick takes: memory may have run out
         at_once = largest_divisor(tokens_per_step // pick.model.seq_len, at_most=min(train.micro_batch, pick.train.micro_batch))
         train = train.model_copy(update={"micro_batch": at_once})
