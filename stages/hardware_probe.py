@@ -9,7 +9,7 @@ import os
 from pufferfish.base import paths
 from pufferfish.base.runtime import ensure_runtime
 from pufferfish.base.stage import stage
-from pufferfish.data.corpus import inspect_corpus
+from pufferfish.data.corpus import describe_text, inspect_corpus
 from pufferfish.probe.describe import describe
 from pufferfish.probe.health import advice
 from pufferfish.probe.nvidia import load_nvml
@@ -25,7 +25,7 @@ def main() -> bool:
     hardware, is_measured_anew = probe(params.hardware_probe)
 
     is_new = hardware.save(paths.HARDWARE), corpus.save(paths.CORPUS)
-    print(*describe(hardware), sep="\n")
+    print(*describe(hardware), *describe_text(params.data, corpus), sep="\n")
     for sentence in advice(hardware.fingerprint, folder=paths.workspace(), nvml=load_nvml(), environment=os.environ):
         print(f"note       {sentence}")
     return is_measured_anew or any(is_new) or not paths.timing("hardware-probe").exists()

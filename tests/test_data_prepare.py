@@ -44,8 +44,8 @@ def write_texts(folder: str, numbers: range) -> None:
 def plan_for(data: DataParams, **changes) -> DataPlan:
     corpus = inspect_corpus(data)
     settings = {
-        "source": data.source,
-        "path": data.path,
+        "source": corpus.source,
+        "path": corpus.path,
         "corpus": corpus.content,
         "validation_path": corpus.validation_path,
         "validation_content": corpus.validation_content,
@@ -173,6 +173,19 @@ def test_a_validation_file_in_the_folder_of_the_training_text_is_not_learned_fro
     assert decoded(subset.validation, subset) == lines
     assert decoded(subset.train, subset) == [document(number) for number in range(40)]
     assert said[1] == "left out of the training text: 1 file of the validation text"
+
+
+def test_a_divided_text_is_prepared_as_if_both_paths_were_pinned():
+    Path("texts").mkdir()
+    write_texts("texts/train", range(40))
+    write_texts("texts/validation", range(35, 50))
+    data, pinned = DataParams(source="text", path="texts"), DataParams(source="text", path="texts/train", validation="texts/validation")
+    assert plan_for(data) == plan_for(pinned)
+    subset, lines = prepared(data)
+    assert decoded(subset.validation, subset) == [document(number) for number in range(35, 50)]
+    assert decoded(subset.train, subset) == [document(number) for number in range(35)]
+    again, said = prepared(pinned)
+    assert (again, said[:-1]) == (subset, lines[:-1])
 
 
 def test_a_large_validation_text_is_measured_in_part_and_that_is_said():

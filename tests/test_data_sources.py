@@ -10,7 +10,7 @@ import pytest
 
 from pufferfish.base import registry
 from pufferfish.base.errors import UserError
-from pufferfish.data.corpus import MIN_BYTES, inspect_corpus
+from pufferfish.data.corpus import MIN_BYTES, describe_text, inspect_corpus
 from pufferfish.data.sources import text as text_source
 from pufferfish.data.sources.files import read_lines
 from pufferfish.data.sources.stdlib import StdlibSource
@@ -250,6 +250,7 @@ BAD = {
     "latin-1": ({"t": PROSE.encode() + b"caf\xe9 noir\n"}, {"path": "t"}, "not UTF-8", f"byte 0xe9 at byte offset {len(PROSE) + 3}, line 41"),
     "cut character": ({"t": PROSE.encode() + b"\xf0\x9f"}, {"path": "t"}, "not UTF-8", f"byte 0xf0 at byte offset {len(PROSE)}, line 41"),
     "utf-16": ({"t": PROSE.encode("utf-16")}, {"path": "t"}, "UTF-16", "byte order mark"),
+    "divided without validation": ({"t/train/a": PROSE.encode(), "t/validation/b": b""}, {"path": "t"}, "holds no text", "data.validation: t/validation"),
     "own validation missing": ({"t": PROSE.encode()}, {"path": "t", "validation": "v"}, "no such text", "data.validation: v"),
     "own validation is all": ({"t/a": PROSE.encode()}, {"path": "t", "validation": "t/a"}, "nothing is left", "t/a"),
     "own validation is the text": ({"t": PROSE.encode()}, {"path": "t", "validation": "t"}, "nothing is left", "t is"),
@@ -338,6 +339,58 @@ def test_own_validation_text_allows_a_single_document():
     corpus = inspect_corpus(DataParams(source="text", path="t", validation="v.txt"))
     assert (corpus.validation_path, corpus.validation_bytes) == ("v.txt", 300)
     assert len(PROSE) > MIN_BYTES
+
+
+def write_divided(folder: str) -> None:
+    write(f"{folder}/train/a.txt", PROSE)
+    write(f"{folder}/train/more/b.txt", PROSE + "more")
+    write(f"{folder}/validation/c.txt", PROSE[:300])
+
+
+@pytest.mark.parametrize("written", ["texts", "texts/", "./texts", "{}/texts"])
+def test_a_folder_of_just_train_and_validation_is_read_as_if_both_were_pinned(written):
+    write_divided("texts")
+    write("texts/.git/config", "hidden")
+    folder = written.format(Path.cwd())
+    path, validation = str(Path(folder, "train")), str(Path(folder, "validation"))
+    data, pinned = DataParams(source="text", path=folder), DataParams(source="text", path=path, validation=validation)
+    corpus = inspect_corpus(data)
+    assert corpus == inspect_corpus(pinned)
+    assert (corpus.path, corpus.validation_path, corpus.num_files) == (path, validation, 2)
+    [line] = describe_text(data, corpus)
+    assert f"learns from {path}, measures on {validation}" in line
+    assert describe_text(pinned, corpus) == []
+
+
+def test_a_divided_text_is_found_from_the_copy_that_dvc_works_in(tmp_path, monkeypatch):
+    write_divided("texts")
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    assert inspect_corpus(DataParams(source="text", path="texts")).validation_path == "texts/validation"
+
+
+@pytest.mark.parametrize("beside", ["README.md", "test/d.txt"])
+def test_a_folder_with_anything_else_is_one_text(beside):
+    write_divided("texts")
+    write(f"texts/{beside}", "something else")
+    data = DataParams(source="text", path="texts")
+    corpus = inspect_corpus(data)
+    assert (corpus.path, corpus.validation_path, corpus.num_files) == ("texts", "", 4)
+    assert describe_text(data, corpus) == []
+
+
+def test_files_called_train_and_validation_are_two_documents():
+    write("texts/train", PROSE)
+    write("texts/validation", PROSE[:300])
+    corpus = inspect_corpus(DataParams(source="text", path="texts"))
+    assert (corpus.path, corpus.validation_path, corpus.num_files) == ("texts", "", 2)
+
+
+def test_a_pinned_validation_text_is_honoured_beside_a_divided_one():
+    write_divided("texts")
+    write("own.txt", PROSE[:200])
+    corpus = inspect_corpus(DataParams(source="text", path="texts", validation="own.txt"))
+    assert (corpus.path, corpus.validation_path, corpus.num_files) == ("texts", "own.txt", 3)
 
 
 def test_looking_at_the_text_imports_no_heavy_library():

@@ -1,5 +1,8 @@
 """What is learned from and what is measured on, and which part of a long text stands for all of it."""
 
+import random
+import re
+
 import numpy as np
 import pytest
 
@@ -163,3 +166,37 @@ def test_parts_are_cut_at_line_starts_and_never_inside_a_character():
         part.decode()
     assert until_character(fish, 9) == "🐡🐡".encode()
     assert until_character(fish, 3) == b""
+
+
+def slowly_divided(content: bytes, count: int) -> list[bytes]:
+    """One byte after the other; line ends are plain."""
+    cuts = [0]
+    for number in range(1, count):
+        wanted, limit = len(content) * number // count, len(content) * (number + 1) // count
+        starts = [at for at in range(max(2, wanted), limit) if re.fullmatch(rb"\S\n\S", content[at - 2 : at + 1])]
+        characters = [at for at in range(wanted, limit) if content[at] & 0xC0 != 0x80]
+        cuts.append((starts + characters + [wanted])[0])
+    return [content[start:end] for start, end in zip(cuts, [*cuts[1:], len(content)], strict=True)]
+
+
+@pytest.mark.parametrize("alphabet", ["ab é🐡", "ab é🐡\n", "a\n\n ", "abcdefghij🐡\t\u3000.;\r\n", "ab;\r"])
+def test_parts_are_those_of_a_plain_loop(alphabet):
+    dice = random.Random(0)
+    for length in [3, 40, 400] * 20:
+        content = "".join(dice.choices(alphabet, k=length)).replace("\r\n", "\n").encode()
+        for count in (1, 2, 7):
+            assert divide(content, count) == slowly_divided(content, count)
+
+
+def test_text_without_line_starts_is_cut_where_its_parts_are_equal():
+    content = b"word " * 4_000
+    assert divide(content, 10) == [content[at : at + 2_000] for at in range(0, len(content), 2_000)]
+
+
+@pytest.mark.parametrize(("end", "is_cut_at"), [(".\r\n", ".\r\n"), ("word\r\n", "word\r\n"), ("é\r\n", "é\r\n"), ("word\r\nlast.\r\n", "last.\r\n")])
+def test_crlf_text_is_cut_at_line_starts(end, is_cut_at):
+    lines = "".join(f"line {number} {end}" for number in range(1000)).encode()
+    parts = divide(lines, 7)
+    assert b"".join(parts) == lines
+    assert all(part.endswith(is_cut_at.encode()) for part in parts), "better where the line ends with punctuation: its tokens stay"
+    assert max(map(len, parts)) < len(lines) / 7 + 60

@@ -2,6 +2,7 @@
 
 import json
 import random
+import unicodedata
 
 import pytest
 
@@ -20,6 +21,9 @@ HARD = [
     "don't WE'LL they've",
     "\ud7ff\ue000\U0010ffff",
     "",
+    "हिन्दी की क्षत्रिय भाषा।\r\nதமிழ் மொழி ก็ที่นี่ น้ำ",
+    unicodedata.normalize("NFD", "déjà vu, Größe; Việt Nam\n"),
+    "\u0301 \u0301\n\u0301a 1\u0301 !\u0301!!\u0301 ❤️ 1️⃣ a\u20dd",
 ]
 
 
@@ -90,15 +94,36 @@ def test_parts_of_a_long_document_have_the_tokens_of_the_whole(tokenizer):
     assert [number for part in parts for number in tokenizer.encode(part).ids] == tokenizer.encode(whole).ids
 
 
+@pytest.mark.parametrize("end", [";\r\n", "\r\n"])
+def test_crlf_text_is_cut_at_line_starts_and_what_ends_with_punctuation_keeps_its_tokens(end):
+    whole = "".join(text.replace(".\n", end) for text in texts(count=100))
+    trained = train_up_to(["\r\n"] * 3000 + [whole], 400)
+    assert "čĊ" in trained.get_vocab()
+    parts = [part.decode() for part in divide(whole.encode(), 11)]
+    assert all(part.endswith(end) for part in parts)
+    tokens = [token for part in parts for token in trained.encode(part).tokens]
+    if end == "\r\n":  # one token at the end of a text, two before a word
+        assert tokens.count("čĊ") == len(parts)
+        tokens = [half for token in tokens for half in (token if token == "čĊ" else [token])]
+        whole = whole.removesuffix(end)
+        tokens = tokens[:-2]
+    assert tokens == trained.encode(whole).tokens
+
+
+@pytest.mark.parametrize("word", [" हिन्दी", "ক্ষত্রিয়", " ก็ที่นี่", "(தமிழ்", " עִבְרִית", unicodedata.normalize("NFD", " Việt"), "é".join("a\u0301b")])
+def test_a_word_with_its_marks_is_one_piece(tokenizer, word):
+    assert any(unicodedata.category(character).startswith("M") for character in word)
+    assert [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(word)] == ["".join(tokenizer.encode(word).tokens)]
+    assert tokenizer.decode(tokenizer.encode(word).ids) == word
+
+
 @pytest.mark.parametrize("cores", [1, MANY_CORES])
 def test_encoded_pieces_are_those_of_the_library(tokenizer, monkeypatch, cores):
     monkeypatch.setattr("pufferfish.data.tokenizer.num_cores", lambda: cores)
     source = random.Random(3)
     ascii_texts = ["".join(source.choices([*map(chr, range(128)), *"  \n\n''abst019", "'re", "'LL"], k=source.randint(1, 300))) for _ in range(100)]
-    others = [
-        "".join(source.choices([*"  \n\r\t'ab1.", *"é中²Ⅷ\u0301’ſ\x85\xa0\u1680\u180e\u2009\u2028\u3000\x1c\x1f🐡"], k=source.randint(1, 300)))
-        for _ in range(300)
-    ]
+    characters = [*"  \n\r\t'ab1.", *"é中²Ⅷ’ſ🐡हก\u0301\u094d\u0e34\ufe0f\u20dd", *"\x85\xa0\u1680\u180e\u2009\u2028\u3000\x1c\x1f"]
+    others = ["".join(source.choices(characters, k=source.randint(1, 300))) for _ in range(300)]
     together = [*HARD, *ascii_texts, *others, *texts(count=30)]
     assert encode(tokenizer, together) == [tokenizer.encode(text).ids for text in together]
     assert encode(tokenizer, []) == []

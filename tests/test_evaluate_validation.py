@@ -95,6 +95,15 @@ def test_samples_stay_inside_their_fence(text):
     assert all(character.isprintable() or character == "\n" for character in "\n".join(body))
 
 
+def test_blanks_and_joiners_of_other_scripts_stay_in_samples():
+    text = "全角\u3000空白 10\u00a0000 \u2009می\u200cخواهم क्\u200dष 👩\u200d👩"
+    assert text in fenced(text)
+
+
+def test_what_ends_lines_or_turns_or_hides_text_is_shown_as_such_in_samples():
+    assert "a" + "\ufffd" * 9 + "b\tc\nd" in fenced("a\u2028\u2029\u200b\u202e\u2066\ufeff\x85\x0c\rb\tc\r\nd")
+
+
 class Slow:
     """An engine that takes a second for each piece."""
 

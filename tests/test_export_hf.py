@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 from contextlib import nullcontext
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -423,6 +424,24 @@ def test_lines_are_spread_over_all_documents():
     assert lines[-1] == "second\n"
     assert verify.spread_lines(["one\n", "two"]) == ["one\n", "two"]
     assert verify.spread_lines([]) == []
+
+
+@pytest.mark.parametrize("words", ["no end of words {} ", "長い文章{}。", "🐡{}🐡 ", "{}\x01\t"])
+def test_of_text_without_line_ends_parts_from_everywhere_are_compared(words):
+    text = "".join(words.format(number) for number in range(60_000))
+    documents = ["a line\r\n", text[: len(text) // 3], text[len(text) // 3 :]]
+    lines = verify.spread_lines(documents)
+    assert len(lines) == verify.NUM_LINES
+    assert 150_000 < sum(len(line.encode()) for line in lines) < 210_000
+    assert lines[0] == documents[0]
+    assert documents[2].endswith(lines[-1])
+    places = [text.index(line) for line in lines[1:]]
+    assert max(after - before for before, after in pairwise(places)) < 2 * len(text) / verify.NUM_LINES
+
+
+def test_long_lines_are_cut_into_parts_that_lose_nothing():
+    long = "🐡 and more words of one line " * 100 + "\n"
+    assert "".join(verify.spread_lines(["short\n", long, "é" * 333])) == "short\n" + long + "é" * 333
 
 
 def test_the_separator_in_a_text_is_text(house):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from pufferfish.schema.params import DataParams
 
 MIN_BYTES = 2_000  # less cannot fill a handful of windows with a byte-level vocabulary
 MIN_VALIDATION_BYTES = 100
+SIDES = ("train", "validation")  # folders of a text that comes divided
 MAX_REMEMBERED = 100  # texts, of which the digests are kept
 SPLIT_FIX = "a file holds one document per line, a folder one per file: give at least two, or your own `data.validation`"
 
@@ -47,6 +49,7 @@ def inspect_corpus(data: DataParams) -> Corpus:
     Raises UserError for a missing path, empty or blank text, binary or wrongly encoded files (with the place), and for text
     that is too little to learn from or to hold documents back.
     """
+    data = _with_both_paths(data)
     own = None if data.validation == "auto" else open_validation(data.validation)
     source = open_source(data.source, data.path, validation=own)
     text = scan(source)
@@ -77,6 +80,31 @@ def inspect_corpus(data: DataParams) -> Corpus:
         validation_content=validation.content,
         validation_bytes=validation.num_bytes,
     )
+
+
+def _with_both_paths(data: DataParams) -> DataParams:
+    """The same settings, and where `data.path` holds just the two sides of a divided text, as if both had been pinned: what others will measure on is not to
+    be learned from.
+    """
+    if data.validation != "auto" or not data.path:
+        return data
+    try:
+        with os.scandir(paths.user_path(data.path)) as entries:
+            seen = (entry for entry in entries if not entry.name.startswith("."))
+            is_folder = {entry.name: entry.is_dir() for entry in islice(seen, len(SIDES) + 1)}
+    except (OSError, RuntimeError, ValueError):  # no folder that can be read: told where its text is looked for
+        return data
+    if is_folder != dict.fromkeys(SIDES, True):
+        return data
+    train, validation = (str(Path(data.path, side)) for side in SIDES)
+    return data.model_copy(update={"path": train, "validation": validation})
+
+
+def describe_text(data: DataParams, corpus: Corpus) -> list[str]:
+    """A line for people, where the text was found divided although the settings do not say so."""
+    if corpus.path == data.path:
+        return []
+    return [f"text       learns from {corpus.path}, measures on {corpus.validation_path}: `data.path` holds just these two folders"]
 
 
 def scan(source: Source) -> Scan:

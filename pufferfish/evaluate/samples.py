@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 import time
+import unicodedata
 
 from pufferfish.generate.engine import Engine
 from pufferfish.schema.params import EvaluateParams
 
 CUT = "(Cut off: the time for samples was over.)"
+KEPT = "\n\t\u200c\u200d"  # the last two join letters, or keep them apart, in Persian, in scripts of India and in emoji
 
 
 def write_samples(engine: Engine, params: EvaluateParams, *, limit_s: float = math.inf) -> str:
@@ -43,6 +45,11 @@ def write_samples(engine: Engine, params: EvaluateParams, *, limit_s: float = ma
 
 def fenced(text: str) -> str:
     """The text as a code block, in a fence that is longer than any in it; lines end in one way and control characters are shown as U+FFFD."""
-    text = "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text.replace("\r\n", "\n"))
+    text = "".join(character if _is_text(character) else "\ufffd" for character in text.replace("\r\n", "\n"))
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}text\n{text.strip(chr(10))}\n{fence}"
+
+
+def _is_text(character: str) -> bool:
+    """Python calls all blanks but one unprintable, which are ordinary in other scripts: U+3000, U+00A0."""
+    return character.isprintable() or character in KEPT or unicodedata.category(character) == "Zs"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pufferfish.data.select import divide
 from pufferfish.data.tokenizer import SEPARATOR
 from pufferfish.model.transformer import Decoder
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 MAX_LOGIT_DIFFERENCE = 1e-4  # in float32, of the largest logit, or of 1; rounding in another order gives about 1e-5 for logits that are tens
 NUM_WINDOWS = 4
 LONGEST_WINDOW, MOST_LOGITS = 2048, 1 << 26  # of a window: more would take long after the training, and gigabytes
-NUM_LINES = 1000
+NUM_LINES, LINE_BYTES = 1000, 200  # of text that is tokenized twice; longer lines count as several
 HARD_TEXTS = (
     "",
     " ",
@@ -99,10 +100,15 @@ def code_copied_in_passing() -> Iterator[None]:
 
 
 def spread_lines(documents: list[str]) -> list[str]:
-    """`NUM_LINES` lines with their ends, spread evenly over the documents; all where there are fewer."""
-    lines = [line for document in documents for line in document.splitlines(keepends=True)]
+    """`NUM_LINES` lines with their ends, or parts of about `LINE_BYTES` of longer ones, spread evenly over the documents; all where there are fewer."""
+    lines = [part for document in documents for line in document.splitlines(keepends=True) for part in _parts(line)]
     places = np.linspace(0, len(lines) - 1, min(NUM_LINES, len(lines))).astype(int)
     return [lines[place] for place in places]
+
+
+def _parts(line: str) -> list[str]:
+    content = line.encode()
+    return [line] if len(content) <= LINE_BYTES else [part.decode() for part in divide(content, -(-len(content) // LINE_BYTES))]
 
 
 def compare_tokens(theirs: object, ours: Tokenizer, texts: list[str]) -> None:
