@@ -95,6 +95,14 @@ def test_the_separators_of_short_documents_are_counted(num_words):
     assert found.bytes_per_token == pytest.approx(prepare_subset(plan, Path("subset"), print).bytes_per_token, rel=0.05)
 
 
+@pytest.mark.parametrize("num_words", [4, 40])
+def test_the_length_of_documents_is_that_of_the_one_a_byte_lies_in(num_words):
+    Path("lines.txt").write_text("".join(f"{number:05} " + "word " * (num_words * (1 + number % 2)) + "\n" for number in range(4000)), "utf-8")
+    short, long = (len(f"{0:05} ") + 5 * num_words * factor for factor in (1, 2))
+    found = surveyed(DataParams(source="text", path="lines.txt"), 300)
+    assert found.document_bytes == pytest.approx((short**2 + long**2) / (short + long), rel=0.1)
+
+
 def test_a_larger_sample_for_the_vocabulary_is_none_for_the_hardness(monkeypatch):
     """The n-gram counts a bounded number of tokens, and all texts are compared after as many."""
     data, sizes = write_lines("lines.txt", 12_000, num_words=5000), []

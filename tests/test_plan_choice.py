@@ -1314,6 +1314,26 @@ def test_a_short_context_costs_the_more_the_better_a_model_looks_back():
     assert [row[0] for row in costs] == sorted(row[0] for row in costs)
 
 
+def test_a_context_much_longer_than_the_documents_is_worth_nothing_and_not_taken():
+    def planned(document_bytes):
+        planner = Planner("server")
+        planner.text = replace(planner.text, document_bytes=document_bytes)
+        return planner.plan("5m")
+
+    plans = [planned(document_bytes) for document_bytes in (40.0, 200.0, 1e6, math.inf)]
+    seq_lens, forecasts = [plan.model.seq_len for plan in plans], [plan.forecast.val_bpb for plan in plans]
+    assert seq_lens[0] <= seq_lens[1] <= 256 < seq_lens[2] == seq_lens[3]
+    assert forecasts[0] > 1.03 * forecasts[1] > 1.03 * forecasts[2] == 1.03 * forecasts[3]
+
+
+def test_a_compilation_that_is_a_small_part_of_the_time_is_tried_for_a_small_gain():
+    planner = Planner("server", num_bytes=10**9)
+    assert planner.plan("1h").train.is_compiled
+    assert any(train.is_compiled for _, train in planner.measured)
+    planner.plan("5m")
+    assert not any(train.is_compiled for _, train in planner.measured)
+
+
 def test_the_best_vocabulary_grows_with_the_tokens():
     def best(tokens):
         return min(space.VOCABULARIES, key=lambda size: scaling.vocabulary_cost(size, tokens))

@@ -37,6 +37,17 @@ def test_slower_steps_keep_time_in_proportion_and_it_is_told_once():
     assert told == "steps take 1.7 times as long as usual: 4.0 s more are kept for evaluation and export"  # already while the mean still rises
 
 
+def test_a_machine_that_is_slower_than_planned_from_the_first_step_on_keeps_time_too():
+    disturbance = Disturbance(later_s=LATER_S, planned_s=0.1)
+    see(disturbance, step_s=0.1 * BORNE * 0.999, num_steps=200)
+    assert disturbance.extra_s == 0.0
+    see(disturbance, step_s=0.2, num_steps=200)
+    assert disturbance.extra_s == pytest.approx(LATER_S * (2 / BORNE - 1))
+    quicker = Disturbance(later_s=LATER_S, planned_s=1.0)
+    see(quicker, step_s=0.1, num_steps=200)
+    assert quicker.extra_s == 0.0
+
+
 def test_a_jittery_machine_is_told_of_once():
     disturbance, dice = Disturbance(later_s=LATER_S), random.Random(0)
     see(disturbance, step_s=0.1, num_steps=60)

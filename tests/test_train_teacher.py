@@ -11,9 +11,10 @@ from test_train_loop import CORPORA, bits, names, realised, run_with_stops, trai
 from toys import model_plan, train_plan
 
 from pufferfish.model import loss as loss_module
-from pufferfish.model.loss import mean_cross_entropy
+from pufferfish.model.loss import Lesson, mean_cross_entropy
 from pufferfish.model.price import decoder_price
 from pufferfish.plan import memory, recipe, scaling, speed
+from pufferfish.train.average import TAUGHT_SNAPSHOTS, Average
 from pufferfish.train.loop import Corpora, Training
 from pufferfish.train.step import Trainer
 
@@ -40,7 +41,7 @@ def test_gradients_are_those_of_targets_that_are_mixed_with_the_teachers_and_the
     targets = torch.randint(0, 61, (53,), generator=generator)
     hidden.requires_grad_()
     weight.requires_grad_()
-    loss = mean_cross_entropy(hidden, weight, targets, teacher_hidden, teacher_weight, SHARE)
+    loss = mean_cross_entropy(hidden, weight, targets, Lesson(teacher_hidden, teacher_weight, SHARE))
     loss.backward()
     assert loss.item() == pytest.approx(mean_cross_entropy(hidden, weight, targets).item(), rel=1e-6)
     exact_hidden, exact_weight = (tensor.detach().double().requires_grad_() for tensor in (hidden, weight))
@@ -51,6 +52,19 @@ def test_gradients_are_those_of_targets_that_are_mixed_with_the_teachers_and_the
     for found, exact in ((hidden.grad, exact_hidden.grad), (weight.grad, exact_weight.grad)):
         assert found.dtype == dtype
         assert (found.double() - exact).norm() <= tolerance * exact.norm()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
+def test_a_nearly_certain_target_keeps_its_gradient_beside_a_nearly_certain_teacher(dtype, tolerance):
+    logits = torch.zeros(2, 6)
+    logits[:, 4] = torch.tensor([8.6, 9.3])  # others are 0.0009 and 0.0005
+    hidden, teacher_hidden = (row[None].to(dtype) for row in logits)
+    weight = torch.eye(6, dtype=dtype)
+    hidden.requires_grad_()
+    mean_cross_entropy(hidden, weight, torch.tensor([4]), Lesson(teacher_hidden, weight, SHARE)).backward()
+    mine, taught = (torch.softmax(row.detach().double(), -1) for row in (hidden, teacher_hidden))
+    exact = mine - (1 - SHARE) * F.one_hot(torch.tensor([4]), 6) - SHARE * taught
+    assert hidden.grad[0, 4].item() == pytest.approx(exact[0, 4].item(), rel=tolerance)
 
 
 # --- the step
@@ -91,6 +105,23 @@ def test_without_a_share_there_is_no_teacher_and_none_to_teach():
     trainer = Trainer(model_plan(), train_plan())
     assert trainer._teacher is None
     trainer.teach(trainer.weights.masters)
+
+
+# --- the average
+
+
+def test_an_average_is_over_the_same_part_of_the_schedule_however_few_the_steps():
+    def left_of_half(num_steps):
+        """The share of the weights of the first half in the average at the end."""
+        weights = {"a": torch.zeros(1)}
+        average = Average(weights, is_teacher=True)
+        for step in range(num_steps):
+            weights["a"].fill_(float(step < num_steps // 2))
+            average.see(step / num_steps)
+        return float(average.means["a"])
+
+    assert left_of_half(400) == pytest.approx((1 - 1 / TAUGHT_SNAPSHOTS) ** 50, rel=1e-5)
+    assert [left_of_half(num_steps) for num_steps in (10, 20, 50, 100)] == pytest.approx([left_of_half(400)] * 4, rel=1e-5)
 
 
 # --- the training
@@ -136,6 +167,20 @@ def test_what_is_learned_by_heart_is_learned_later_with_a_teacher(tmp_path):
 def test_with_a_teacher_matrices_decay_the_more_the_more_often_and_the_larger_a_model_reads():
     decays = [recipe.decay_to_forget(epochs, per_byte) for epochs, per_byte in ((8, 0.35), (8, 1.4), (8, 3.0), (4, 3.0))]
     assert decays == pytest.approx([3.0, 12.0, 12.0, 6.0])
+
+
+@pytest.mark.parametrize(("train", "seconds"), [({"num_steps": 12}, "10m"), ({"tokens_per_step": 65_536}, "10m"), ({"num_steps": 3000}, "1h")])
+def test_however_few_the_steps_no_decay_wipes_the_weights_out(train, seconds):
+    train = Planner("server", num_bytes=30_000).plan(seconds, train={"teacher_share": 0.5, **train}).train
+    assert train.weight_decay * train.matrix_lr <= recipe.MOST_DECAY
+    assert train.weight_decay * train.matrix_lr * train.num_steps <= recipe.decay_to_forget(recipe.MOST_READINGS, recipe.MANY_PER_BYTE) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("num_steps", "is_taught"), [(100, False), (1000, True)])
+def test_counted_steps_are_taught_where_they_read_the_text_often(num_steps, is_taught):
+    planner = Planner("server", num_bytes=1_000_000)
+    plan = planner.plan("10m", train={"num_steps": num_steps, "tokens_per_step": 4096}, model={"num_layers": 3, "d_model": 192})
+    assert (plan.train.teacher_share > 0) is is_taught, plan.forecast.epochs
 
 
 def test_a_pinned_decay_and_cooldown_are_kept_with_a_teacher():

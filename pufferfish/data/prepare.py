@@ -49,6 +49,12 @@ class Side:
         return int(self.documents.sizes_D[self.is_included_D].sum())
 
     @property
+    def document_bytes(self) -> float:
+        """Of the document that a byte on this side lies in, on average: what there is to look back at, where a context is longer."""
+        sizes_D = self.documents.sizes_D[self.is_included_D].astype(np.float64)
+        return float((sizes_D**2).sum() / sizes_D.sum())
+
+    @property
     def num_documents(self) -> int:
         """On this side."""
         return int(self.is_included_D.sum())

@@ -53,6 +53,7 @@ class Survey:
     copies: Copies
     train_bytes: int  # to learn from, of what was looked at: see `text_to_learn_from`
     held_back_bytes: int  # to measure on; more than is wished for, where documents are few and long
+    document_bytes: float  # of the document that a byte lies in, on average
     read_s_per_mb: float  # for one pass over the text, once its files are found
 
 
@@ -97,7 +98,8 @@ def survey(plan: DataPlan, vocab_sizes: Sequence[int]) -> Survey:
     sample = list(train.read(max_bytes=plan.train_bytes, seed=plan.seed)) if sample_bytes > plan.train_bytes else pieces
     hardness_tokenizer = shrink(largest, min(reached, HARDNESS_VOCABULARY))
     text = _hardness(sample, held_back, hardness_tokenizer), _copies(plan, sample, held_back, train)
-    return Survey(vocabularies, *text, train.num_bytes, min(validation.num_bytes, plan.max_validation_bytes), read_s_per_mb)
+    held_back_bytes = min(validation.num_bytes, plan.max_validation_bytes)
+    return Survey(vocabularies, *text, train.num_bytes, held_back_bytes, train.document_bytes, read_s_per_mb)
 
 
 def _survey_vocabulary(tokenizer: Tokenizer, blocks: list[tuple[str, bool]], train_s_per_mb: float, filling_bytes: float) -> VocabularySurvey:

@@ -5,6 +5,8 @@ Shapes: M tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 
@@ -12,6 +14,14 @@ CHUNK_BYTES = 1 << 28  # logits in float32 that are held at a time
 CACHED_TOKENS = 512  # of a chunk on a CPU: 15 to 20 % quicker than all tokens at once, and with a large vocabulary quicker than 256 (docs/LOG.md)
 FLOAT16_TOKENS = 4096  # of a chunk in float16, whose largest number is 65,504: a sum over many tokens of a frequent target would be infinite at any loss scale
 LEAST_PROBABILITY = 1e-38  # of a target, so that one token does not make the loss of all infinite: float32 has nothing smaller
+
+
+class Lesson(NamedTuple):
+    """What a teacher makes of a batch, and how much of each target that becomes."""
+
+    hidden_MD: torch.Tensor
+    head_VD: torch.Tensor
+    share: float
 
 
 def chunk_tokens(num_tokens: int, vocab_size: int, device: str) -> int:
@@ -27,7 +37,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     Probabilities are rounded to the dtype of the model, but for float16, in which rare ones would vanish. For a target that is nearly certain, which rounds
     to 1, they are taken from what is left for all others, so that small losses and their gradients keep their precision. Sums are float32 whatever the dtype (a
     bfloat16 sum is off by several per cent), and gradients are kept without the factor 1 / tokens, which would drown small ones in float16 before its loss
-    scale lifts them. Where there is a teacher, its probabilities take this share of each target; the value is the loss of the text's own targets all the same.
+    scale lifts them. Where there is a teacher, its probabilities take this share of each target, which is also taken from what is left for all others; the
+    value is the loss of the text's own targets all the same.
     """
 
     @staticmethod
@@ -53,8 +64,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total -= torch.where(target_C1 > 0.5, torch.log1p(-others_C1.float()), torch.log(target_C1.float().clamp_min(LEAST_PROBABILITY))).sum()
             gradient_CV = probability_CV.scatter_(1, targets_C1, -others_C1).to(hidden_MD.dtype)
             if teacher_hidden_MD is not None and teacher_weight_VD is not None:
-                taught_CV = torch.softmax(teacher_hidden_MD[start : start + chunk] @ teacher_weight_VD.t(), dim=-1, dtype=wide).to(hidden_MD.dtype)
-                gradient_CV.sub_(taught_CV, alpha=share).scatter_add_(1, targets_C1, torch.full_like(others_C1, share, dtype=hidden_MD.dtype))
+                taught_CV = torch.softmax(teacher_hidden_MD[start : start + chunk] @ teacher_weight_VD.t(), dim=-1, dtype=wide)
+                taught_others_C1 = taught_CV.scatter_(1, targets_C1, 0.0).sum(-1, keepdim=True)
+                gradient_CV.sub_(taught_CV.to(hidden_MD.dtype), alpha=share)
+                gradient_CV.scatter_add_(1, targets_C1, (share * taught_others_C1).to(hidden_MD.dtype))
             torch.mm(gradient_CV, weight_VD, out=grad_hidden_MD[start : start + chunk])
             grad_weight_VD += gradient_CV.t() @ hidden_CD
         ctx.save_for_backward(grad_hidden_MD, grad_weight_VD)
@@ -68,20 +81,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return grad_hidden_MD * scale, (grad_weight_VD * scale).to(ctx.weight_dtype), None, None, None, None, None
 
 
-def mean_cross_entropy(
-    hidden_MD: torch.Tensor,
-    weight_VD: torch.Tensor,
-    targets_M: torch.Tensor,
-    teacher_hidden_MD: torch.Tensor | None = None,
-    teacher_weight_VD: torch.Tensor | None = None,
-    share: float = 0.0,
-) -> torch.Tensor:
-    """Mean loss in nats per token, float32 scalar, differentiable. With hidden states and head of a teacher the gradients are those of targets that are this
-    share of its probabilities, and the text's own for the rest (Hinton et al., 2015, arXiv 1503.02531)."""
+def mean_cross_entropy(hidden_MD: torch.Tensor, weight_VD: torch.Tensor, targets_M: torch.Tensor, lesson: Lesson | None = None) -> torch.Tensor:
+    """Mean loss in nats per token, float32 scalar, differentiable. After a lesson the gradients are those of targets that are its share of the teacher's
+    probabilities, and the text's own for the rest (Hinton et al., 2015, arXiv 1503.02531)."""
     chunk = chunk_tokens(len(targets_M), len(weight_VD), hidden_MD.device.type)
     if hidden_MD.dtype == torch.float16:
         chunk = min(chunk, FLOAT16_TOKENS)
-    return _ChunkedCrossEntropy.apply(hidden_MD, weight_VD, targets_M, chunk, teacher_hidden_MD, teacher_weight_VD, share)
+    return _ChunkedCrossEntropy.apply(hidden_MD, weight_VD, targets_M, chunk, *(lesson or (None, None, 0.0)))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from pufferfish.model.attention import Attention
 from pufferfish.model.bigram import BigramEmbedding
 from pufferfish.model.cache import KeyValueCache, LayerCache
 from pufferfish.model.linear import Linear, empty_embedding
-from pufferfish.model.loss import mean_cross_entropy, token_cross_entropy
+from pufferfish.model.loss import Lesson, mean_cross_entropy, token_cross_entropy
 from pufferfish.model.mlp import SwiGLU
 from pufferfish.model.norm import RMSNorm
 from pufferfish.model.rope import rope_tables
@@ -110,17 +110,9 @@ class Decoder(nn.Module):
         """Logits (B, T, V) float32 for the token after each position."""
         return (self.model(tokens_BT) @ self.head_weight.t()).float()
 
-    def loss(
-        self,
-        tokens_BT: torch.Tensor,
-        targets_BT: torch.Tensor,
-        teacher_hidden_MD: torch.Tensor | None = None,
-        teacher_weight_VD: torch.Tensor | None = None,
-        share: float = 0.0,
-    ) -> torch.Tensor:
-        """Mean loss in nats per token, a differentiable float32 scalar; what a teacher changes stands at `mean_cross_entropy`."""
-        hidden_MD = self.model(tokens_BT).flatten(0, 1)
-        return mean_cross_entropy(hidden_MD, self.head_weight, targets_BT.flatten(), teacher_hidden_MD, teacher_weight_VD, share)
+    def loss(self, tokens_BT: torch.Tensor, targets_BT: torch.Tensor, lesson: Lesson | None = None) -> torch.Tensor:
+        """Mean loss in nats per token, a differentiable float32 scalar; what a lesson changes stands at `mean_cross_entropy`."""
+        return mean_cross_entropy(self.model(tokens_BT).flatten(0, 1), self.head_weight, targets_BT.flatten(), lesson)
 
     @torch.no_grad()
     def losses(self, tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:

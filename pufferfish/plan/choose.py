@@ -22,7 +22,9 @@ UNMEASURED = 0.01  # relative difference of forecasts that a predicted pace has 
 KERNEL = 0.7  # e-folds of size over which a measured correction is trusted
 MEASURED_STEPS_S, MOST_STEPS = 0.4, 4  # time for the steps of one measurement, and how many of them it takes where they take longer
 MEASURE_START_S = 0.3  # building and first step of a measurement, besides its steps
-COMPILING_GAIN = 0.01  # that a compiled candidate must promise over the best eager one: measuring it costs a compilation, more than all others together
+# What a compiled candidate must promise over the best eager one, at most: measuring it costs a compilation, more than all others together. The less of the
+# training time that is, the less it must promise.
+COMPILING_GAIN, COMPILING_PRICE = 0.01, 0.5
 MUCH_SMALLER = 0.75  # of what did not fit, where no less can be taken at once: what is tried next, as others may use most of the device
 FEWEST_MEASURED = 5  # shapes, where there is time: the errors of predictions differ by shape
 
@@ -119,8 +121,11 @@ def _next_to_measure(candidates: list[Candidate], measured: list[Candidate], tex
 def _worth_measuring(candidates: list[Candidate], text: Text) -> list[Candidate]:
     """All but compiled ones that promise too little."""
     eager = min((candidate.forecast(text) for candidate in candidates if not candidate.train.is_compiled), default=math.inf)
-    bound = (1 - COMPILING_GAIN) * eager
-    return [candidate for candidate in candidates if not candidate.train.is_compiled or candidate.measured or candidate.forecast(text) < bound]
+    return [each for each in candidates if not each.train.is_compiled or each.measured or each.forecast(text) < (1 - _compiling_gain(each)) * eager]
+
+
+def _compiling_gain(candidate: Candidate) -> float:
+    return min(COMPILING_GAIN, COMPILING_PRICE * candidate.compile_s / max(1.0, candidate.loop_s))
 
 
 def informed(candidates: list[Candidate], known: Sequence[Candidate]) -> list[Candidate]:

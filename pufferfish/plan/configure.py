@@ -120,7 +120,8 @@ def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabula
 def may_be_taught(situation: Situation, candidate: Candidate) -> bool:
     """Whether that is left to the plan, and may be worth its passes: there is time to read the text often, for a model that could learn it by heart."""
     unique_bytes = situation.text.unique_bytes
-    epochs = candidate.fitting_steps * candidate.train.tokens_per_step * candidate.vocabulary.bytes_per_token / unique_bytes
+    num_steps = candidate.fitting_steps if candidate.train.clock == "deadline" else candidate.num_steps
+    epochs = num_steps * candidate.train.tokens_per_step * candidate.vocabulary.bytes_per_token / unique_bytes
     per_byte = candidate.price.num_params / unique_bytes
     return situation.train.teacher_share == "auto" and epochs >= scaling.TAUGHT_EPOCHS and per_byte >= scaling.TAUGHT_PER_BYTE
 

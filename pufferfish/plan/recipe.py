@@ -19,6 +19,8 @@ ADAMW_MATRIX_LR = 0.005
 WEIGHT_DECAY = 0.05
 # With a teacher: by so many e-folds for each reading of the text, and for fewer parameters for each byte of it in proportion (docs/LOG.md).
 DECAY_PER_READING, MANY_PER_BYTE = 1.5, 1.4
+MOST_READINGS = 16.0  # that a decay was found for
+MOST_DECAY = 0.1  # of a weight in one step at the peak rate, where a training has so few that they would wipe it out; a guess
 TEACHER_SHARE = 0.5  # of the targets: 0.8 was 3 % worse (docs/LOG.md)
 CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the size of the gradient
 INPUT_NOISE = 0.05  # of the inputs replaced, in a text that is read often: a tenth was worse in two texts, a fifth in three (docs/LOG.md)
@@ -61,7 +63,7 @@ def train_plan(
     usual = MATRIX_LR if optimizer == "muon" else ADAMW_MATRIX_LR * width_factor * batch_factor
     matrix_lr = usual if wish.learning_rate == "auto" else wish.learning_rate
     others = batch_factor * width_factor * matrix_lr / usual
-    decay = max(WEIGHT_DECAY, decay_to_forget(epochs, per_byte) / (matrix_lr * num_steps)) if teacher_share else WEIGHT_DECAY
+    decay = max(WEIGHT_DECAY, min(MOST_DECAY, decay_to_forget(epochs, per_byte) / num_steps) / matrix_lr) if teacher_share else WEIGHT_DECAY
     is_timed = wish.num_steps == "auto"
     warmup_share, cooldown_share = schedule_shares(wish, is_taught=teacher_share > 0)
     return TrainPlan(
@@ -106,7 +108,7 @@ def schedule_shares(wish: TrainParams, *, is_taught: bool) -> tuple[float, float
 
 def decay_to_forget(epochs: float, per_byte: float) -> float:
     """By how many e-folds the matrices of a taught model decay in a training at the peak rate, with so many parameters for each byte of its text."""
-    return DECAY_PER_READING * epochs * min(1.0, per_byte / MANY_PER_BYTE)
+    return DECAY_PER_READING * min(epochs, MOST_READINGS) * min(1.0, per_byte / MANY_PER_BYTE)
 
 
 def usual_noise(epochs: float) -> float:

@@ -34,6 +34,8 @@ VOCABULARY_AGAIN, AGAIN_TRIED, AGAIN_FADES = 1.0, 1.2e6, 0.5
 CONTEXT_COST, CONTEXT_POWER = 0.0245, 1.0  # of a context of 128 after a million tokens, and how it falls with longer ones (docs/LOG.md)
 CONTEXT_GROWTH, CONTEXT_LEAST, CONTEXT_TRIED, LATER_GROWTH = 2.6, 0.2, 4e6, 0.8  # with the tokens, up to those tried; beyond, a guess: see `context_cost`
 SHORT_COST, SHORT_TOKENS = 0.092, 1.6e6  # of each e-fold below a context of 128, from so many tokens on; fitted to contexts of 16, 32 and 64 (docs/LOG.md)
+SHORTEST_TRIED = 16
+REACH = 2.0  # documents that a context is worth being long for: what lies beyond the own one tells nothing, but windows begin anywhere in it (docs/LOG.md)
 LEARNABLE = 15.0  # tokens for each parameter of the blocks: with more, a model makes no more of its context and vocabulary; a guess
 BATCH_FACTOR, BATCH_EXPONENT = 0.445, 0.5875  # see `best_tokens_per_step`
 BATCH_PENALTY = 0.022  # per squared e-fold away from the best batch
@@ -45,7 +47,7 @@ LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occ
 DEEPER, MOST_LAYERS, WIDTH_PER_LAYER = 0.02, 5, 48
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
-LAW = 17  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 18  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_HARDNESS = 1.370  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
@@ -89,7 +91,7 @@ def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
     return unique_bytes * (1 + REUSE * (1 - math.exp(-repeats / REUSE)))
 
 
-def context_cost(seq_len: int, tokens: float) -> float:
+def context_cost(seq_len: float, tokens: float) -> float:
     """What share of the bits per byte a short context costs: its first tokens have nothing before them, and trained models look back more than young ones."""
     tried = min(tokens, CONTEXT_TRIED)
     growth = 1 + CONTEXT_GROWTH * math.log(tried / 1e6) + LATER_GROWTH * math.log(tokens / tried)
@@ -173,6 +175,7 @@ class Text:
     copied_bytes: float = math.inf
     wear: float = 1.0  # see `wear`
     noisy_from: float = NOISE_EPOCHS  # readings, above which inputs are replaced; infinite where that is not wished for
+    document_bytes: float = math.inf  # of the document that a byte lies in, on average
 
     @property
     def hardening(self) -> float:
@@ -209,7 +212,8 @@ def val_bpb(
     depth = 1 + LONE_LAYER if num_layers == 1 else 1 - DEEPER * math.log(deep / 2)
     learnable = min(tokens, LEARNABLE * block_params)
     fresh = min(tokens / max(1.0, epochs), LEARNABLE * block_params)
-    costs = (1 + context_cost(seq_len, learnable)) * (1 + vocabulary_cost(vocab_size, fresh, epochs)) * batch * depth
+    seen = min(seq_len, max(SHORTEST_TRIED, REACH * text.document_bytes / bytes_per_token))
+    costs = (1 + context_cost(seen, learnable)) * (1 + vocabulary_cost(vocab_size, fresh, epochs)) * batch * depth
     bpb = text.factor(tokens * bytes_per_token) * by_reading(epochs, reader) * costs
     uniform = math.log2(vocab_size) / bytes_per_token  # what a guess among all tokens comes to: nothing that learns is worse
     return float(bpb / (1 + (bpb / uniform) ** BOUND_POWER) ** (1 / BOUND_POWER))

@@ -73,6 +73,7 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Flag = Annotated[bool, Field(strict=True)]
 Rate = Annotated[float, Field(strict=True, gt=0, le=10)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+TeacherShare = Annotated[float, Field(strict=True, ge=0, le=0.9)]  # more leaves the text nothing to say: a model would teach itself
 Size = Annotated[str, BeforeValidator(_is_a_size)]
 
 
@@ -136,7 +137,9 @@ class DataParams(Strict):
 
     source: Annotated[str, _one_of("source")] = Field("stdlib", description="stdlib (embedded), or text (`path`)")
     path: str = Field("", description="text: a file with one document per line, or a folder with one document per file (per 16 kB of files over 1 MB)")
-    validation: Annotated[str, AfterValidator(_leads_somewhere)] = Field("auto", description="your own validation text, like `path`; auto holds documents back")
+    validation: Annotated[str, AfterValidator(_leads_somewhere)] = Field(
+        "auto", description="your own validation text, like `path`; auto takes `validation` beside `train`, or holds documents back"
+    )
     vocab_size: OrAuto[Annotated[int, Field(strict=True, ge=260, le=65536)]] = Field("auto", description="size of the byte-level BPE vocabulary")
     seed: Seed = Field(0, description="which documents are held back, and the order of training")
 
@@ -209,7 +212,7 @@ class TrainParams(Strict):
     warmup_share: OrAuto[Share] = Field("auto", description="share of the schedule with a rising learning rate")
     cooldown_share: OrAuto[Share] = Field("auto", description="share of the schedule with a falling learning rate")
     input_noise: OrAuto[Share] = Field("auto", description="share of the inputs that are replaced by random tokens")
-    teacher_share: OrAuto[Share] = Field("auto", description="share of the targets that an average of the last weights gives")
+    teacher_share: OrAuto[TeacherShare] = Field("auto", description="share of the targets that an average of the last weights gives")
     clip_norm: OrAuto[Annotated[float, Field(strict=True, gt=0)]] = Field("auto", description="global gradient norm above which gradients are scaled down")
     dtype: OrAuto[Literal["float32", "bfloat16", "float16"]] = Field("auto", description="type of the matrix products; auto measures")
     compile: OrAuto[Flag] = Field("auto", description="torch.compile; auto weighs its gain against its cost")

@@ -35,10 +35,12 @@ class Average:
     def see(self, u: float) -> bool:
         """After each step, with the progress before it: takes a snapshot when it is time, and tells whether it did."""
         slot = int(u / SPACING)
-        if slot == self._slot:
+        if slot <= self._slot:
             return False
-        self._num_taken, self._slot = self._num_taken + 1, slot
-        torch._foreach_lerp_(list(self.means.values()), list(self._weights.values()), 1 / min(self._num_taken, self._num_snapshots))
+        num_passed = slot - self._slot  # more than one where steps are few, or after a stall: the mean is over a part of the schedule all the same
+        self._num_taken, self._slot = self._num_taken + num_passed, slot
+        share = 1 - (1 - 1 / min(self._num_taken, self._num_snapshots)) ** num_passed
+        torch._foreach_lerp_(list(self.means.values()), list(self._weights.values()), share)
         return True
 
     def state(self) -> dict[str, torch.Tensor]:

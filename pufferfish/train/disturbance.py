@@ -32,7 +32,7 @@ class Disturbance:
         self.extra_s, self._told_s = 0.0, 0.0
         self._later_s, self._planned_s = later_s, planned_s
         self._paces_s = deque[float](maxlen=NUM_LOOKS)
-        self.usual_s = usual_s  # the quickest pace so far; the planned one may be wrong where nothing disturbs
+        self.usual_s = usual_s  # the quickest pace so far
         self._looked_at_s, self._num_steps, self._num_stalls = 0.0, 0, 0
 
     def see_step(self, elapsed_s: float, *, is_stall: bool, left_s: float) -> str:
@@ -50,7 +50,7 @@ class Disturbance:
         self._looked_at_s, self._num_steps = 0.0, 0
         pace_s = statistics.fmean(self._paces_s)
         self.usual_s = min(self.usual_s, pace_s)
-        slowdown = pace_s / self.usual_s
+        slowdown = max(pace_s / self.usual_s, self._slower_than_planned())
         wanted_s = self._later_s * min(MOST - 1, max(0.0, slowdown / BORNE - 1))
         self.extra_s = min(wanted_s, self.extra_s + left_s / 2)
         is_over = self._told_s > 0 and not self.extra_s
@@ -59,6 +59,12 @@ class Disturbance:
         self._told_s = self.extra_s
         kept = f"{format_duration(self.extra_s)} more are kept" if self.extra_s else "nothing more is kept"
         return f"steps take {slowdown:.1f} times as long as usual: {kept} for evaluation and export"
+
+    def _slower_than_planned(self) -> float:
+        """A machine may have become slower before the first step. What is only a plan that is a little wrong is less than is borne; the quickest of the last
+        looks counts, so that cold caches do not."""
+        is_settled = len(self._paces_s) >= SETTLED_LOOKS
+        return min(self._paces_s) / self._planned_s if is_settled and self._planned_s > 0 else 0.0
 
     def _news(self, pace_s: float) -> str:
         """About the plan: nothing where the pace is the planned one, or none was planned."""

@@ -40,6 +40,7 @@ def _kept(found: Survey) -> dict[str, Any]:
         "copies": astuple(found.copies),
         "train_bytes": found.train_bytes,
         "held_back_bytes": found.held_back_bytes,
+        "document_bytes": found.document_bytes,
         "read_s_per_mb": found.read_s_per_mb,
     }
 
@@ -48,7 +49,7 @@ def _read_survey(answer: Any) -> Survey:
     vocabularies = [VocabularySurvey(int(size), *map(float, costs)) for size, *costs in answer["vocabularies"]]
     hardness, copies = (map(float, answer[name]) for name in ("hardness", "copies"))
     sizes = int(answer["train_bytes"]), int(answer["held_back_bytes"])
-    return Survey(vocabularies, Hardness(*hardness), Copies(*copies), *sizes, float(answer["read_s_per_mb"]))
+    return Survey(vocabularies, Hardness(*hardness), Copies(*copies), *sizes, float(answer["document_bytes"]), float(answer["read_s_per_mb"]))
 
 
 class KnownSteps:

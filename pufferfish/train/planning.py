@@ -63,7 +63,7 @@ def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardw
     known = experience(log_errors(corpus, seed=params.data.seed, law=LAW))
     hardness, copies = found.hardness, found.copies
     noisy_from = math.inf if params.train.input_noise == 0 else NOISE_EPOCHS
-    text = Text(unique_bytes, difficulty(hardness.bpb), known, copies.share, copies.num_bytes, wear(hardness.slope), noisy_from)
+    text = Text(unique_bytes, difficulty(hardness.bpb), known, copies.share, copies.num_bytes, wear(hardness.slope), noisy_from, found.document_bytes)
     rounds, factor = pilots.rounds if pilots else [], reserve_factor(ratios(hardware.identity))
     return Case(
         params,

@@ -14,6 +14,7 @@ import torch
 from pufferfish.base import registry
 from pufferfish.base.memory import give_back_freed
 from pufferfish.model.init import initialize
+from pufferfish.model.loss import Lesson
 from pufferfish.model.transformer import Decoder
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 from pufferfish.train import memory
@@ -60,10 +61,10 @@ class Trainer:
         for batch in batches:
             tokens = self.to_device(batch)
             inputs, targets = tokens[:, :-1], tokens[:, 1:]
-            taught = self._taught(inputs)
+            lesson = self._lesson(inputs)
             if self.plan.input_noise:
                 inputs = corrupt(inputs, self.plan.input_noise, self.model_plan.vocab_size)
-            loss = self._loss(inputs, targets, *taught)
+            loss = self._loss(inputs, targets, lesson)
             (loss * (scale / num_micro)).backward()
             total += loss.detach() / num_micro
         self.weights.collect_gradients()
@@ -82,11 +83,11 @@ class Trainer:
             torch._foreach_copy_([parameters[name] for name in weights], list(weights.values()))
 
     @torch.no_grad()
-    def _taught(self, inputs_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float] | tuple[()]:
-        """What the teacher makes of the inputs as they are in the text: hidden states (B x T, D), its head (V, D), and its share of the targets."""
+    def _lesson(self, inputs_BT: torch.Tensor) -> Lesson | None:
+        """What the teacher makes of the inputs as they are in the text; nothing where there is none."""
         if not self._teacher:
-            return ()
-        return self._teacher.model(inputs_BT).flatten(0, 1), self._teacher.head_weight, self.plan.teacher_share
+            return None
+        return Lesson(self._teacher.model(inputs_BT).flatten(0, 1), self._teacher.head_weight, self.plan.teacher_share)
 
     def drop_gradients(self) -> None:
         """After a step that failed half-way."""
