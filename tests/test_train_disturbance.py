@@ -48,6 +48,15 @@ def test_a_machine_that_is_slower_than_planned_from_the_first_step_on_keeps_time
     assert quicker.extra_s == 0.0
 
 
+def test_a_short_training_sees_sooner_that_it_became_slower():
+    short, long = (Disturbance(later_s=LATER_S, share_s=share_s) for share_s in (13.0, 1000.0))
+    for disturbance in (short, long):
+        see(disturbance, step_s=0.06, num_steps=120)
+        see(disturbance, step_s=0.12, num_steps=25)
+    assert short.extra_s == pytest.approx(LATER_S * (2 / BORNE - 1), rel=0.2)
+    assert long.extra_s < 0.2 * short.extra_s
+
+
 def test_a_jittery_machine_is_told_of_once():
     disturbance, dice = Disturbance(later_s=LATER_S), random.Random(0)
     see(disturbance, step_s=0.1, num_steps=60)

@@ -145,7 +145,8 @@ def test_what_was_done_is_recorded_step_by_step(tmp_path):
 
 def test_a_run_against_the_clock_ends_with_its_time(tmp_path, monkeypatch):
     now = paced(monkeypatch, repeat(0.05))
-    run = training(tmp_path, share_s=0.6, clock="deadline", num_steps=1)
+    plan = whole_plan(train=train_plan(clock="deadline", num_steps=1), step_s=0.05)
+    run = Training(plan, CORPORA, tmp_path, share_s=0.6, start_s=now[0], finish_s=0.0)
     events = list(run.run())
     assert isinstance(events[-1], Finished)
     assert len(of_kind(StepDone, events)) == pytest.approx(11, abs=1)  # beside the dry step
@@ -344,11 +345,20 @@ def test_a_machine_that_becomes_slower_leaves_more_time_to_the_stages_after_and_
 
 def test_a_pace_that_is_not_the_planned_one_is_told_once(tmp_path, monkeypatch):
     now = paced(monkeypatch, repeat(0.5))
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0), step_s=0.42)
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    (told,) = of_kind(Refit, run.run())
+    assert told.reason == "a step takes 500 ms, planned were 420 ms"
+    assert told.expected_steps == pytest.approx(120 - told.step, rel=0.06)
+
+
+def test_a_machine_that_is_much_slower_than_planned_leaves_more_time_to_the_stages_after(tmp_path, monkeypatch):
+    now = paced(monkeypatch, repeat(0.5))
     plan = whole_plan(train=train_plan(clock="deadline", num_evals=0), step_s=0.25)
     run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
     (told,) = of_kind(Refit, run.run())
-    assert told.reason == "a step takes 500 ms, planned were 250 ms"
-    assert told.expected_steps == pytest.approx(120 - told.step, rel=0.06)
+    assert told.reason.startswith("steps take 2.0 times as long as planned: ")
+    assert now[0] - 1000.0 == pytest.approx(60.0 - 0.6 * plan.budget.reserve_s, abs=1.0)
 
 
 def test_time_that_a_stall_takes_from_the_stages_after_is_told(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from collections import deque
 
 from pufferfish.base.units import format_duration, format_seconds
 
-LOOK_S = 2.0  # of steps, between two looks at the pace
+LOOK_S, LOOK_SHARE = 2.0, 0.04  # of steps, between two looks at the pace; less in a short training, which would be over before its mean shows anything
 NUM_LOOKS = 4  # the last ones, whose mean is the pace now
 LONG_STALL_S = 1.0  # one that is told
 TOLD_STALLS = 3  # at most, of those in a row: the machine may have become slower, which is told when it is certain
@@ -27,10 +27,10 @@ class Disturbance:
     On 2 cores, beside a process that kept the disk busy, steps took 2.2 times as long, evaluation 1.8 times and export 1.4 times.
     """
 
-    def __init__(self, *, later_s: float, planned_s: float = math.nan, usual_s: float = math.inf) -> None:
-        """`later_s`: planned for the stages after training; `planned_s`: for a step; `usual_s`: of a step, in an earlier process."""
+    def __init__(self, *, later_s: float, share_s: float = math.inf, planned_s: float = math.nan, usual_s: float = math.inf) -> None:
+        """`later_s`: planned for the stages after training; `share_s`: of training; `planned_s`: for a step; `usual_s`: of a step, in an earlier process."""
         self.extra_s, self._told_s = 0.0, 0.0
-        self._later_s, self._planned_s = later_s, planned_s
+        self._later_s, self._planned_s, self._look_s = later_s, planned_s, min(LOOK_S, LOOK_SHARE * share_s)
         self._paces_s = deque[float](maxlen=NUM_LOOKS)
         self.usual_s = usual_s  # the quickest pace so far
         self._looked_at_s, self._num_steps, self._num_stalls = 0.0, 0, 0
@@ -43,14 +43,14 @@ class Disturbance:
             return f"a step took {format_duration(elapsed_s)}: the steps that are left are fewer" if is_told else ""
         self._looked_at_s += elapsed_s
         self._num_steps += 1
-        return self._look(left_s) if self._looked_at_s >= LOOK_S else ""
+        return self._look(left_s) if self._looked_at_s >= self._look_s else ""
 
     def _look(self, left_s: float) -> str:
         self._paces_s.append(self._looked_at_s / self._num_steps)
         self._looked_at_s, self._num_steps = 0.0, 0
         pace_s = statistics.fmean(self._paces_s)
         self.usual_s = min(self.usual_s, pace_s)
-        slowdown = max(pace_s / self.usual_s, self._slower_than_planned())
+        slowdown, basis = max((pace_s / self.usual_s, "usual"), (self._slower_than_planned(), "planned"))
         wanted_s = self._later_s * min(MOST - 1, max(0.0, slowdown / BORNE - 1))
         self.extra_s = min(wanted_s, self.extra_s + left_s / 2)
         is_over = self._told_s > 0 and not self.extra_s
@@ -58,7 +58,7 @@ class Disturbance:
             return self._news(self._paces_s[-1]) if len(self._paces_s) == SETTLED_LOOKS else ""
         self._told_s = self.extra_s
         kept = f"{format_duration(self.extra_s)} more are kept" if self.extra_s else "nothing more is kept"
-        return f"steps take {slowdown:.1f} times as long as usual: {kept} for evaluation and export"
+        return f"steps take {slowdown:.1f} times as long as {basis}: {kept} for evaluation and export"
 
     def _slower_than_planned(self) -> float:
         """A machine may have become slower before the first step. What is only a plan that is a little wrong is less than is borne; the quickest of the last

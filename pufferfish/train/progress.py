@@ -29,7 +29,7 @@ class Progress:
         self._first_u, self._given_s = 0.0, 0.0  # where the clock begins, and what of its grace was given before
         self._saves_s = list[float]()  # what each took
         self._evaluations = Evaluations(plan.train.num_evals, share_s)
-        self._disturbance = Disturbance(later_s=plan.budget.reserve_s, planned_s=plan.forecast.step_s)
+        self._disturbance = Disturbance(later_s=plan.budget.reserve_s, share_s=share_s, planned_s=plan.forecast.step_s)
 
     @property
     def elapsed_s(self) -> float:
@@ -74,6 +74,7 @@ class Progress:
         self._first_u, self._given_s = progress["u"], progress["given_s"]
         self._saves_s += progress["saves_s"]
         self._evaluations = Evaluations(self.plan.train.num_evals, self.share_s, **progress["evaluations"])
-        self._disturbance = Disturbance(later_s=self.plan.budget.reserve_s, usual_s=progress["usual_step_s"] or math.inf)
+        usual_s = progress["usual_step_s"] or math.inf
+        self._disturbance = Disturbance(later_s=self.plan.budget.reserve_s, share_s=self.share_s, usual_s=usual_s)
         self.record = Record.restored(tensors, progress["record"])
         assert len(self.record.u) == self.step
