@@ -982,15 +982,18 @@ def test_peaks_of_real_trainings_are_predicted_within_a_tenth(shape, tokens, rea
     assert estimate.total == pytest.approx(real_mb * 1e6, rel=0.1)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("vocab_size", [2_000, 50_000])
 @pytest.mark.parametrize(("changes", "device"), [({"device": "cuda"}, "cuda"), ({"is_compiled": True}, "cuda"), ({}, "cpu")])
-def test_logits_are_held_in_the_chunks_of_the_loss(changes, device):
+def test_logits_are_held_in_the_chunks_of_the_loss(changes, device, vocab_size, dtype):
     """Compiled, a CPU holds as many as a GPU."""
     from pufferfish.model.loss import chunk_tokens
+    from pufferfish.train.precision import DTYPES
 
-    price = price_of(model_plan(vocab_size=50_000), "explicit")
+    price = price_of(model_plan(vocab_size=vocab_size), "explicit")
     for size in (1, 2, 4, 1000):
-        terms = memory.memory_of(price, train_plan(micro_batch=size, dtype="bfloat16", **changes), seq_len=100, embedding_params=0)
-        assert terms.logits == memory.LOGIT_BYTES["bfloat16"] * 50_000 * chunk_tokens(100 * size, 50_000, device)
+        terms = memory.memory_of(price, train_plan(micro_batch=size, dtype=dtype, **changes), seq_len=100, embedding_params=0)
+        assert terms.logits == memory.LOGIT_BYTES[dtype] * vocab_size * chunk_tokens(100 * size, vocab_size, device, DTYPES[dtype])
 
 
 REAL_STEP = """

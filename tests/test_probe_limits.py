@@ -2,6 +2,7 @@
 
 import pytest
 
+from pufferfish.base import processor
 from pufferfish.probe import cgroup, cpu
 from pufferfish.probe.memory import available_memory_bytes, total_memory_bytes
 
@@ -98,12 +99,12 @@ def test_threads_are_physical_cores_within_affinity_and_quota(tree):
 
 def test_the_processor_is_named_and_only_flags_that_matter_are_kept_in_order(tree):
     root = tree({"proc/cpuinfo": TWO_SOCKETS})
-    assert cpu.cpu_name(root, system="Linux") == "Some Processor 9000 @ 3.1GHz"
-    assert cpu.cpu_flags(root) == ["amx_bf16", "avx2", "avx512f"]
+    assert processor.cpu_name(root, system="Linux") == "Some Processor 9000 @ 3.1GHz"
+    assert processor.cpu_flags(root) == ["amx_bf16", "avx2", "avx512f"]
 
 
 def test_processors_without_a_name_or_topology_are_told_apart_too(tree):
     root = tree({"proc/cpuinfo": ARM})
-    assert cpu.cpu_name(root, system="Linux").endswith("implementer 0x41 part 0xd4f")
-    assert cpu.cpu_flags(root) == ["asimd", "bf16"]
+    assert processor.cpu_name(root, system="Linux").endswith("implementer 0x41 part 0xd4f")
+    assert processor.cpu_flags(root) == ["asimd", "bf16"]
     assert cpu.usable_threads(root, allowed={0, 1}, system="Linux") == 2

@@ -19,6 +19,7 @@ from pufferfish.base import paths
 from pufferfish.base.clock import now_s
 from pufferfish.base.errors import UserError
 from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, StepDone
+from pufferfish.base.processor import cpu_name
 from pufferfish.cli import main as cli
 from pufferfish.data.corpus import inspect_corpus
 from pufferfish.data.prepare import prepare_subset
@@ -86,7 +87,7 @@ def test_other_weights_are_explained_and_weighed(workplace):
     first = train(workplace)
 
     def edit(lines):
-        lines[0]["environment"] |= {"torch": "0.4.1", "code": "abc"}
+        lines[0]["environment"] |= {"torch": "0.4.1", "code": "abc", "processor": "Example 7763"}
         lines[3]["u"] = (0.9).hex()
 
     edit_schedule(edit)
@@ -95,9 +96,9 @@ def test_other_weights_are_explained_and_weighed(workplace):
     differences = {each.name: each for each in explanation.differences}
     assert differences["torch"] == Difference("torch", "0.4.1", torch.__version__)
     assert differences["code"].here == first.environment["code"]
-    assert differences["processor"].recorded == "2 cores without bfloat16"
+    assert differences["processor"] == Difference("processor", "Example 7763", first.environment["processor"]), "where it trained, not what was planned for"
     assert explanation.is_machine_known
-    assert "numpy" not in differences
+    assert not differences.keys() & {"numpy", "system", "instructions"}
     assert 0 < abs(explanation.replayed_bpb - explanation.recorded_bpb) < 0.2 * explanation.recorded_bpb
     assert explanation.recorded_bpb == pytest.approx(bits_per_byte_of_the_artifacts(), rel=1e-9)
     said = told(comparison)
@@ -130,6 +131,46 @@ def test_it_is_said_where_nothing_differs_or_nothing_is_known():
     assert "the processor was not compared" not in explained(1.5, 1.5)
 
 
+def on_another_machine(lines):
+    """A schedule that was realised there."""
+    lines[0]["environment"] |= {"processor": "Example 7763", "instructions": "avx2 sve"}
+    lines[3]["u"] = (0.9).hex()
+
+
+def of_an_older_version(lines):
+    """A schedule without the facts of its machine."""
+    for name in ("system", "processor", "instructions"):
+        del lines[0]["environment"][name]
+    lines[3]["u"] = (0.9).hex()
+
+
+def explanation_here():
+    return replay.replay(open_recording(paths.ARTIFACTS), lambda event: None).explanation
+
+
+def test_the_processor_that_trained_is_compared_without_the_hardware_of_its_plan(workplace):
+    first = train(workplace)
+    paths.HARDWARE.unlink()
+    edit_schedule(on_another_machine)
+    explanation = explanation_here()
+    assert explanation.is_machine_known
+    here = first.environment
+    expected = [Difference("processor", "Example 7763", here["processor"]), Difference("instructions", "avx2 sve", here["instructions"])]
+    assert explanation.differences == expected
+
+
+def test_a_training_that_did_not_record_its_processor_is_repeated_too_and_compared_where_its_plan_knows_it(workplace):
+    train(workplace)
+    edit_schedule(of_an_older_version)
+    explanation = explanation_here()
+    assert explanation.is_machine_known
+    assert {each.name: each.recorded for each in explanation.differences}["processor"] == "2 cores without bfloat16"
+    paths.HARDWARE.unlink()
+    explanation = explanation_here()
+    assert not explanation.is_machine_known
+    assert explanation.differences == []
+
+
 def test_the_hardware_of_another_training_explains_nothing(workplace):
     train(workplace)
     MACHINES["server"].save(paths.HARDWARE)
@@ -145,6 +186,7 @@ def test_the_schedule_is_read_back_with_every_bit(workplace):
     assert realised.u == training.record.u
     assert realised.micro_batch == [3] * training.step
     assert realised.environment["threads"] == "1"
+    assert realised.environment["processor"] == cpu_name()
 
 
 # --- what cannot be repeated

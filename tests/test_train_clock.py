@@ -282,6 +282,43 @@ def test_a_pause_that_was_reserved_for_is_no_stall():
     assert clock.deadline_s == 11.0
 
 
+def test_a_pause_costs_time_for_steps_where_the_deadline_ends_them_and_the_step_in_flight_is_no_part_of_it():
+    now, flying = [0.0], [False]
+    timed, counted = (DeadlineClock(100.0, step_s=0.5, most_steps=most, is_in_flight=lambda: flying[0], now=lambda: now[0]) for most in (10**6, 20))
+    for clock in (timed, counted):
+        clock.start_step()
+    now[0] += 0.5
+    flying[0] = True
+    for clock in (timed, counted):
+        clock.tick()
+    now[0] += 5.0
+    for clock in (timed, counted):
+        clock.start_step()
+    assert timed.lost_s == 0.0, "the step in flight is not done yet, and gets the time"
+    now[0] += 5.0
+    for clock in (timed, counted):
+        clock.tick()
+    now[0] += 3.5
+    flying[0] = False
+    for clock in (timed, counted):
+        clock.start_step()
+    assert (timed.pause_s, timed.lost_s) == (3.5, 3.0)
+    assert (counted.pause_s, counted.lost_s) == (3.5, 0.0)
+
+
+def test_a_stall_is_forgotten_by_a_step_that_is_not_measured():
+    now, flying = [0.0], [False]
+    clock = DeadlineClock(100.0, step_s=0.1, is_in_flight=lambda: flying[0], now=lambda: now[0])
+    now[0] += 5.0
+    clock.tick()
+    assert clock.is_stall
+    clock.start_step()
+    flying[0] = True
+    clock.tick()
+    assert not clock.is_measured
+    assert not clock.is_stall
+
+
 def test_time_that_is_reserved_is_not_spent_on_steps():
     now = [0.0]
     clock = DeadlineClock(50.0, step_s=0.1, now=lambda: now[0])

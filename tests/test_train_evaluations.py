@@ -33,6 +33,16 @@ def test_a_stall_is_no_price(times_s):
     assert evaluations.reserve_s <= (5 - len(times_s)) * 0.01 * SHARE_S
 
 
+@pytest.mark.parametrize(("times_s", "left_s", "fits"), [((), 0.1, True), ((4.0,), 8.0, True), ((4.0,), 7.9, False), ((4.0, 0.2), 7.9, True)])
+def test_one_with_a_known_price_takes_no_more_than_half_of_the_time_that_is_left(times_s, left_s, fits):
+    assert after(*times_s).fits(left_s) is fits
+
+
+def test_the_first_one_may_take_as_much_as_one_is_worth_and_the_others_their_price():
+    assert after().expected_s == pytest.approx(0.01 * SHARE_S)
+    assert after(2.0, 0.2).expected_s == 0.2
+
+
 def test_those_that_are_too_dear_are_skipped_and_get_no_time():
     evaluations = after(0.7, 0.9)
     assert evaluations.are_too_dear

@@ -33,6 +33,7 @@ from pufferfish.train.step import Trainer
 from pufferfish.train.validation import Validation
 
 CORPORA = Corpora(tokens(5000), tokens(500, seed=1), 1.7)
+FEWER = "the steps that are left are fewer"
 
 
 def training(work, *, share_s=60.0, recorded=None, should_stop=lambda: False, model=None, **changes):
@@ -320,7 +321,9 @@ def test_a_checkpoint_that_would_cost_the_deadline_is_skipped_and_that_is_told(t
     run = Training(plan, CORPORA, tmp_path, share_s=62.0, start_s=now[0], finish_s=0.0)
     events = list(run.run())
     assert len(of_kind(CheckpointSaved, events)) == 1
-    assert [event.reason for event in of_kind(Refit, events)] == ["checkpoint skipped: it takes 12.0 s"]
+    unexpected, skipped = (event.reason for event in of_kind(Refit, events))
+    assert unexpected.startswith("12.0 s passed between two steps, where ")
+    assert skipped == "checkpoint skipped: it takes 12.0 s"
     assert now[0] - 1000.0 <= 62.0
 
 
@@ -368,7 +371,7 @@ def test_time_that_a_stall_takes_from_the_stages_after_is_told(tmp_path, monkeyp
     run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
     events = list(run.run())
     told = [event.reason for event in of_kind(Refit, events)]
-    assert told == ["a step took 29.0 s: 12.0 s of the time for evaluation and export bring the learning rate down"]
+    assert told == [f"a step took 29.0 s: {FEWER}; 12.0 s of the time for evaluation and export bring the learning rate down"]
     assert lr_share(run.record.u[-1], plan.train) < 0.1
     assert events[-1].late_s == pytest.approx(0.0, abs=0.6), "the time was given on purpose"
 
@@ -415,7 +418,8 @@ def test_a_stall_in_an_evaluation_that_takes_all_the_time_gets_some_from_the_sta
     plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"reserve_s": 80.0})})
     run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
     told = [event.reason for event in of_kind(Refit, run.run())]
-    assert told == [f"{stall_s} s passed between two steps: 12.0 s of the time for evaluation and export bring the learning rate down"]
+    pause = f"{stall_s} s passed between two steps, where 600 ms were expected: {FEWER}"
+    assert told == [f"{pause}; 12.0 s of the time for evaluation and export bring the learning rate down"]
     assert lr_share(run.record.u[-1], plan.train) < 0.1
     assert now[0] - 1000.0 <= 60.0 + 12.0
 
@@ -436,15 +440,17 @@ def test_a_first_checkpoint_that_a_slow_disk_may_not_finish_in_time_is_not_begun
     assert quick._saving.guess_s * 1e8 == pytest.approx(saved[0].num_bytes, rel=0.05), "the guess knows how large a checkpoint is"
 
 
-@pytest.mark.parametrize("times_s", [(0.2, 10.2, 0.2), (10.2, 0.2)], ids=["the second", "the first"])
-def test_a_stall_in_an_evaluation_costs_its_time_and_nothing_else(tmp_path, monkeypatch, times_s):
+@pytest.mark.parametrize(("times_s", "expected"), [((0.2, 10.2, 0.2), "200 ms"), ((10.2, 0.2), "600 ms")], ids=["the second", "the first"])
+def test_a_stall_in_an_evaluation_costs_its_time_and_nothing_else_and_is_told(tmp_path, monkeypatch, times_s, expected):
     now = paced(monkeypatch, repeat(0.5))
     evaluations_take(monkeypatch, now, *times_s)
     plan = whole_plan(train=train_plan(clock="deadline", num_evals=8), step_s=0.5)
     run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
     events = list(run.run())
     assert len(of_kind(EvalDone, events)) == 8
-    assert not of_kind(Refit, events)
+    (told,) = of_kind(Refit, events)
+    assert told.reason == f"10.2 s passed between two steps, where {expected} were expected: {FEWER}"
+    assert told.expected_steps == pytest.approx(run.step - told.step, abs=6), "after the correction; until a second one was paid more is kept for those to come"
     assert now[0] - 1000.0 == pytest.approx(60.0, abs=1.0)
     assert run.step == pytest.approx((60 - 10 - 8 * 0.2) / 0.5, abs=2)
 
@@ -456,9 +462,92 @@ def test_evaluations_that_are_too_dear_are_skipped_and_their_time_is_trained(tmp
     run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
     events = list(run.run())
     assert len(of_kind(EvalDone, events)) == 2
-    assert [event.reason for event in of_kind(Refit, events)] == ["evaluation skipped: it takes 2.0 s"] * 6
+    unexpected = f"2.0 s passed between two steps, where 600 ms were expected: {FEWER}"
+    assert [event.reason for event in of_kind(Refit, events)] == [unexpected, *["evaluation skipped: it takes 2.0 s"] * 6]
     assert now[0] - 1000.0 == pytest.approx(60.0, abs=1.0)
     assert run.clock.u == pytest.approx(1.0, abs=0.05)
+
+
+def paused_run(tmp_path, monkeypatch, pauses_s, *, share_s=60.0, unused_s=0.0, **changes):
+    """A training with steps of 0.5 s, on a machine that stands still so long right after some of them, by number; its events."""
+    now = paced(monkeypatch, repeat(0.5))
+    evaluations_take(monkeypatch, now, 0.2)
+    plan = whole_plan(train=train_plan(clock="deadline", **changes), step_s=0.5)
+    plan = plan.model_copy(update={"budget": plan.budget.model_copy(update={"unused_s": unused_s})})
+    run = Training(plan, CORPORA, tmp_path, share_s=share_s, start_s=now[0], finish_s=0.0)
+    for event in run.run():
+        if isinstance(event, StepDone):
+            now[0] += pauses_s.get(event.step, 0.0)
+        yield event
+    if not unused_s:
+        assert share_s - 1.0 < now[0] - 1000.0 <= share_s
+
+
+def test_a_pause_between_two_steps_that_shortens_the_schedule_is_told_once(tmp_path, monkeypatch):
+    (told,) = of_kind(Refit, paused_run(tmp_path, monkeypatch, {30: 8.0}, num_evals=0))
+    assert told.step == 30
+    assert told.reason == f"8.0 s passed between two steps: {FEWER}"
+    assert told.expected_steps == pytest.approx((60 - 0.5 * 31 - 8) / 0.5, abs=1)
+
+
+def test_a_pause_of_a_second_or_of_a_hundredth_of_the_time_left_is_no_correction(tmp_path, monkeypatch):
+    assert not of_kind(Refit, paused_run(tmp_path / "a", monkeypatch, {30: 0.9}, num_evals=0))
+    long = {"num_evals": 0, "share_s": 1000.0}
+    assert not of_kind(Refit, paused_run(tmp_path / "b", monkeypatch, {200: 8.5}, **long))
+    assert len(of_kind(Refit, paused_run(tmp_path / "c", monkeypatch, {1700: 8.5}, **long))) == 1
+
+
+def test_pauses_now_and_then_are_all_told_and_of_those_in_a_row_only_the_first(tmp_path, monkeypatch):
+    now_and_then = dict.fromkeys(range(5, 45, 5), 2.0)
+    assert [event.step for event in of_kind(Refit, paused_run(tmp_path / "a", monkeypatch, now_and_then, num_evals=0))] == list(now_and_then)
+    in_a_row = dict.fromkeys(range(5, 20), 2.0)
+    assert [event.step for event in of_kind(Refit, paused_run(tmp_path / "b", monkeypatch, in_a_row, num_evals=0))] == [5, 6, 7]
+
+
+def test_a_pause_beside_an_evaluation_is_told_and_the_evaluation_itself_is_not(tmp_path, monkeypatch):
+    events = list(paused_run(tmp_path / "a", monkeypatch, {}, num_evals=3))
+    assert len(of_kind(EvalDone, events)) == 3
+    assert not of_kind(Refit, events)
+    evaluated = of_kind(EvalDone, events)[1].step
+    (told,) = of_kind(Refit, paused_run(tmp_path / "b", monkeypatch, {evaluated: 5.0}, num_evals=3))
+    assert told.reason == f"5.2 s passed between two steps, where 200 ms were expected: {FEWER}"
+
+
+def test_a_checkpoint_that_takes_longer_than_it_did_is_told(tmp_path, monkeypatch):
+    save, takes_s = checkpoint.save, iter([0.2, 6.0])
+
+    def slow_save(*arguments):
+        now[0] += next(takes_s)
+        return save(*arguments)
+
+    now = paced(monkeypatch, repeat(0.5))
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=0, checkpoint_interval_s=20.0), step_s=0.5)
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    events = list(run.run())
+    assert len(of_kind(CheckpointSaved, events)) == 2
+    assert [event.reason for event in of_kind(Refit, events)] == [f"6.0 s passed between two steps, where 200 ms were expected: {FEWER}"]
+
+
+def test_a_pause_that_costs_no_step_is_no_correction(tmp_path, monkeypatch):
+    events = list(paused_run(tmp_path, monkeypatch, {20: 8.0}, num_evals=0, num_steps=40, share_s=100.0, unused_s=500.0))
+    assert not of_kind(Refit, events)
+    assert len(of_kind(StepDone, events)) in (39, 40)
+
+
+def test_an_evaluation_whose_known_price_would_cost_the_schedule_its_end_is_skipped_and_that_is_told(tmp_path, monkeypatch):
+    now = paced(monkeypatch, chain([0.5] * 55, [20.0], repeat(0.5)))
+    evaluations_take(monkeypatch, now, 7.0)  # one was paid, so that they are not too dear yet
+    plan = whole_plan(train=train_plan(clock="deadline", num_evals=2), step_s=0.5)
+    run = Training(plan, CORPORA, tmp_path, share_s=60.0, start_s=now[0], finish_s=0.0)
+    events = list(run.run())
+    assert len(of_kind(EvalDone, events)) == 1
+    skipped = [event.reason for event in of_kind(Refit, events) if "skipped" in event.reason]
+    assert len(skipped) == 1
+    assert skipped[0].startswith("evaluation skipped: it takes 7.0 s of the ")
+    assert skipped[0].endswith(" s that are left")
+    assert now[0] - 1000.0 <= 60.0
+    assert lr_share(run.record.u[-1], plan.train) < 0.2
 
 
 @pytest.mark.parametrize("factor", [2.0, 2.9])

@@ -30,6 +30,9 @@ from pufferfish.ui.lines import columns
 # The largest difference between seeds of one setting and the mean there: 0.012 of 1.524 bits per byte (docs/LOG.md, 2026-11-21, learning rates).
 SEED_NOISE_SHARE = 0.012 / 1.524
 
+PROCESSOR = "processor"
+OF_THE_MACHINE = ("system", PROCESSOR, "instructions")  # which trainings of older versions did not record
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -45,7 +48,7 @@ class Explanation:
     """Why the weights may be others, and what that is worth."""
 
     differences: list[Difference]
-    is_machine_known: bool  # whether the recorded processor could be compared
+    is_machine_known: bool  # whether the processor that trained could be compared
     recorded_bpb: float  # of the whole validation text
     replayed_bpb: float
 
@@ -80,10 +83,13 @@ def replay(recording: Recording, listen: Callable[[Event], None]) -> Comparison:
 
 
 def _explain(recording: Recording, environment: dict[str, str], models: list[Decoder]) -> Explanation:
-    differences = compare(recording.realised.environment, environment)
-    if recording.machine:
-        differences += compare(_facts(recording.machine), _facts(identify_here(HardwareProbeParams()).fingerprint))
-    return Explanation(differences, recording.machine is not None, *(_bits_per_byte(model, recording) for model in models))
+    recorded, here = recording.realised.environment, environment
+    is_machine_known = PROCESSOR in recorded or recording.machine is not None
+    if recording.machine:  # what the training itself recorded is true of where it ran, the rest was measured for its plan
+        recorded, here = _facts(recording.machine) | recorded, _facts(identify_here(HardwareProbeParams()).fingerprint) | here
+    elif not is_machine_known:
+        here = {name: fact for name, fact in here.items() if name not in OF_THE_MACHINE}
+    return Explanation(compare(recorded, here), is_machine_known, *(_bits_per_byte(model, recording) for model in models))
 
 
 def _loaded(weights: Path, plan: Plan) -> Decoder:
@@ -100,7 +106,7 @@ def compare(recorded: dict[str, str], here: dict[str, str]) -> list[Difference]:
 
 def _facts(machine: Fingerprint) -> dict[str, str]:
     drivers = ", ".join(gpu.driver for gpu in machine.gpus)
-    return {"system": machine.system, "processor": machine.cpu, "instructions": " ".join(machine.cpu_flags), "NVIDIA driver": drivers or "none"}
+    return {"system": machine.system, PROCESSOR: machine.cpu, "instructions": " ".join(machine.cpu_flags), "NVIDIA driver": drivers or "none"}
 
 
 def _bits_per_byte(model: Decoder, recording: Recording) -> float:
@@ -125,7 +131,7 @@ def _told_environment(explanation: Explanation) -> list[str]:
     if not lines:
         lines = ["  nothing that was recorded about the environment differs; kernels of NVIDIA devices add in a changing order, those of processors do not"]
     if not explanation.is_machine_known:
-        lines.append("  the processor was not compared: hardware.json is not that of the recorded training")
+        lines.append("  the processor was not compared: this training did not record its own, and hardware.json is not that of its plan")
     return lines
 
 

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 CHUNK_BYTES = 1 << 28  # logits in float32 that are held at a time
 CACHED_TOKENS = 512  # of a chunk on a CPU: 15 to 20 % quicker than all tokens at once, and with a large vocabulary quicker than 256 (docs/LOG.md)
 FLOAT16_TOKENS = 4096  # of a chunk in float16, whose largest number is 65,504: a sum over many tokens of a frequent target would be infinite at any loss scale
-LEAST_PROBABILITY = 1e-38  # of a target, so that one token does not make the loss of all infinite: float32 has nothing smaller
+# Of a target, so that one token does not make the loss of all infinite: the smallest normal float32, as what is smaller may be taken for zero.
+LEAST_PROBABILITY = torch.finfo(torch.float32).tiny
 
 
 class Lesson(NamedTuple):
@@ -24,10 +25,11 @@ class Lesson(NamedTuple):
     share: float
 
 
-def chunk_tokens(num_tokens: int, vocab_size: int, device: str) -> int:
+def chunk_tokens(num_tokens: int, vocab_size: int, device: str, dtype: torch.dtype) -> int:
     """Tokens whose logits are held at a time. The compiler would copy the work of each chunk into one long program: there only memory counts."""
     is_cached = device == "cpu" and not torch.compiler.is_compiling()
-    return max(1, min(num_tokens, CHUNK_BYTES // (4 * vocab_size), CACHED_TOKENS if is_cached else num_tokens))
+    most = min(CACHED_TOKENS if is_cached else num_tokens, FLOAT16_TOKENS if dtype == torch.float16 else num_tokens)
+    return max(1, min(num_tokens, CHUNK_BYTES // (4 * vocab_size), most))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -84,16 +86,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 def mean_cross_entropy(hidden_MD: torch.Tensor, weight_VD: torch.Tensor, targets_M: torch.Tensor, lesson: Lesson | None = None) -> torch.Tensor:
     """Mean loss in nats per token, float32 scalar, differentiable. After a lesson the gradients are those of targets that are its share of the teacher's
     probabilities, and the text's own for the rest (Hinton et al., 2015, arXiv 1503.02531)."""
-    chunk = chunk_tokens(len(targets_M), len(weight_VD), hidden_MD.device.type)
-    if hidden_MD.dtype == torch.float16:
-        chunk = min(chunk, FLOAT16_TOKENS)
+    chunk = chunk_tokens(len(targets_M), len(weight_VD), hidden_MD.device.type, hidden_MD.dtype)
     return _ChunkedCrossEntropy.apply(hidden_MD, weight_VD, targets_M, chunk, *(lesson or (None, None, 0.0)))
 
 
 @torch.no_grad()
 def token_cross_entropy(hidden_MD: torch.Tensor, weight_VD: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
     """Loss of each token in nats, (M,) float32, for evaluation."""
-    chunk = chunk_tokens(len(targets_M), len(weight_VD), hidden_MD.device.type)
+    chunk = chunk_tokens(len(targets_M), len(weight_VD), hidden_MD.device.type, hidden_MD.dtype)
     parts = [
         F.cross_entropy((hidden_MD[start : start + chunk] @ weight_VD.t()).float(), targets_M[start : start + chunk], reduction="none")
         for start in range(0, len(targets_M), chunk)

@@ -15,7 +15,7 @@ USABLE_SHARE = 0.85  # of the memory that is there
 MOST_AT_ONCE = {"cpu": math.inf, "cuda": 65_536}  # tokens of a micro-batch: more are no quicker, and take memory that others may want; a guess
 
 # The head is computed for so many tokens at a time (model/loss.py): logits and their probabilities are held.
-CHUNK_BYTES, CACHED_TOKENS = 2**28, 512
+CHUNK_BYTES, CACHED_TOKENS, FLOAT16_TOKENS = 2**28, 512, 4096
 LOGIT_BYTES = {"float32": 8, "bfloat16": 4, "float16": 6}  # of both
 STATE_BYTES = {"adamw": 8, "muon": 4}  # two moments; one momentum (embedding and head, which have two, are counted apart)
 # Of each matrix parameter, while the optimizer works and activations are gone: directions, updates, and where they agree with the weights (muon.py). On CPUs
@@ -121,7 +121,8 @@ def _logits_bytes(price: Price, train: TrainPlan) -> int:
 def _head_tokens(price: Price, train: TrainPlan, num_tokens: float) -> float:
     """Tokens whose logits are held at a time."""
     is_cached = train.device == "cpu" and not train.is_compiled
-    return min(num_tokens, CHUNK_BYTES // (4 * price.logits_per_token), CACHED_TOKENS if is_cached else math.inf)
+    most = min(CACHED_TOKENS if is_cached else math.inf, FLOAT16_TOKENS if train.dtype == "float16" else math.inf)
+    return min(num_tokens, CHUNK_BYTES // (4 * price.logits_per_token), most)
 
 
 def _element_bytes(train: TrainPlan) -> int:

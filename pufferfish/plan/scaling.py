@@ -1,6 +1,6 @@
 """What quality a training will reach: bits per byte as a function of model, data, context and batch.
 
-    bpb = text x (E + ((A N^-alpha + G / d)^(1/gamma) + (B D^-beta)^(1/gamma))^gamma) x context x batch x vocabulary x repetition
+    bpb = text x (E + ((A N^-alpha + G / d)^(1/gamma) + (B D^-beta)^(1/gamma))^gamma) x context x batch x vocabulary x repetition x depth
 
 N are the matrix parameters of the blocks and D the bytes trained on, both in millions; d is the width in units of 128, through which every prediction has to
 pass. Context and vocabulary cost no more than a model of its size can make of them (`LEARNABLE`), and all bends to a guess among all tokens. Size and data

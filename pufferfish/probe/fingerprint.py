@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pufferfish.base import processor
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_bytes, parse_bytes
 from pufferfish.probe import cgroup, cpu, nvidia, torch_build
@@ -44,8 +45,8 @@ def identify(params: HardwareProbeParams, *, nvml: Any, build: torch_build.Torch
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         torch=build.version,
-        cpu=cpu.cpu_name(root),
-        cpu_flags=cpu.cpu_flags(root),
+        cpu=processor.cpu_name(root),
+        cpu_flags=processor.cpu_flags(root),
         num_cores=num_cores,
         memory_bytes=memory_bytes,
         gpus=gpus,

@@ -146,16 +146,20 @@ class DeadlineClock:
         self.is_measured = False  # the last tick measured a step
         self.grace_taken_s = 0.0  # in the last call, which was `start_step` or `tick`
         self.pause_s = 0.0  # before this step, for something else
-        self._left_s = self.until_deadline_s  # when the last step was made
+        self.lost_s = 0.0  # in this pause, of the time for steps
+        self.left_s = self.until_deadline_s  # when the last step was made
 
     def start_step(self) -> None:
         """Time from here on belongs to the next step, or still to the one in flight; call it after anything that is no step, before asking `is_over`."""
-        self._was_in_flight, self.grace_taken_s, self.pause_s = self._is_in_flight(), 0.0, 0.0
+        has_landed, self._was_in_flight = self._was_in_flight, self._is_in_flight()
+        self.grace_taken_s, self.pause_s, self.lost_s = 0.0, 0.0, 0.0
         if self._was_in_flight:
             return
         now = self.now()
         self.pause_s, self._last_s = now - self._last_s, now
-        if self.pause_s > self._longest_s and self.u < self.NEARLY_OVER and self._left_s >= self.FEWEST_LEFT * self.step_s:
+        if not self._is_over and self.until_deadline_s < self._steps_left * self.step_s:  # the time ends it, and not the number of steps
+            self.lost_s = max(0.0, self.pause_s - (self.slowest_s if has_landed else 0.0))
+        if self.pause_s > self._longest_s and self.u < self.NEARLY_OVER and self.left_s >= self.FEWEST_LEFT * self.step_s:
             self._take_grace()
 
     def tick(self) -> None:
@@ -166,14 +170,14 @@ class DeadlineClock:
         if self.is_measured:
             self.last_step_s, self._last_s = now - self._last_s, now
             self._last_steps.append(self.last_step_s)
-            self.is_stall = self.last_step_s > self._longest_s
+        self.is_stall = self.is_measured and self.last_step_s > self._longest_s
         self._steps_left -= 1
         if self.is_stall and self.u < self.NEARLY_OVER:
             self._take_grace()
         steps = self.remaining_s / self.step_s
         self.u = min(1.0, self.u + (1 - self.u) / max(1.0, steps))
         self._is_over = self.u >= 1.0 or steps < 1.0
-        self._left_s = self.until_deadline_s
+        self.left_s = self.until_deadline_s
 
     def _take_grace(self) -> None:
         few_s, later_s = self.FEWEST_LEFT * self.step_s, self.deadline_s + self._grace_s

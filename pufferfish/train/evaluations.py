@@ -7,6 +7,7 @@ from typing import Any
 
 MAX_SHARE = 0.01  # of the training time, for one of them
 CHANCES = 2  # before they are too dear: the first one may have met a stall
+LEFT_SHARE = 0.5  # of the time that is left, for one of them: the learning rate has still to come down
 
 
 @dataclass
@@ -30,6 +31,15 @@ class Evaluations:
     def price_s(self) -> float:
         """Of one; 0 before the first."""
         return min(self.times_s, default=0.0)
+
+    @property
+    def expected_s(self) -> float:
+        """What the next one may take without a word: its price, and before it is known as much as one is worth."""
+        return self.price_s if self.times_s else MAX_SHARE * self.share_s
+
+    def fits(self, left_s: float) -> bool:
+        """Whether the schedule still comes to its end after one, with so much left until the deadline."""
+        return self.price_s <= LEFT_SHARE * left_s
 
     @property
     def are_too_dear(self) -> bool:

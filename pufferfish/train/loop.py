@@ -88,7 +88,7 @@ class Training(Progress):
         yield from self._begin()
         self._readings = Readings(self.trainer.device)
         self.clock = self._make_clock()
-        self._pace = Pace(self.clock, self._evaluations, self._disturbance)
+        self._pace = Pace(self.clock, self._evaluations, self._disturbance, self._saving)
         self._saving.last_s = now_s()
         yield Started(self.step, self.plan.forecast.num_params, self.clock.remaining_s, self.num_resumes > 0)
         self._loop_start_s = now_s() - self.loop_s
@@ -210,20 +210,14 @@ class Training(Progress):
         if isinstance(self.clock, DeadlineClock) and self.clock.is_over:
             return
         if self._evaluations.is_due(self.clock.u):
-            self._evaluations.num_past += 1
-            if self._evaluations.are_too_dear and isinstance(self.clock, DeadlineClock):
-                yield self._refit(f"evaluation skipped: it takes {self._evaluations.price_s:.1f} s")
+            reason = self._pace.pass_evaluation()
+            yield self._refit(reason) if reason else self._evaluate()
+        if self._saving.is_due(now_s(), remaining_s=self._pace.remaining_s):
+            if reason := self._pace.pass_checkpoint():
+                self._saving.last_s = now_s()
+                yield self._refit(reason)
             else:
-                yield self._evaluate()
-        remaining_s = self.clock.remaining_s if isinstance(self.clock, DeadlineClock) else math.inf
-        if not self._saving.is_due(now_s(), remaining_s=remaining_s):
-            return
-        if not self._saving.fits(remaining_s):
-            self._saving.last_s = now_s()
-            takes = "takes" if self._saving.times_s else "may take"
-            yield self._refit(f"checkpoint skipped: it {takes} {self._saving.price_s:.1f} s")
-        else:
-            yield from self._checkpoint()
+                yield from self._checkpoint()
 
     def _evaluate(self) -> EvalDone | Warned:
         self._land()

@@ -34,7 +34,8 @@ class Validation:
         self.batch_size = min(self._most, trainer.micro_batch)
         nats = [(len(window), trainer.mean_loss(window[:, :-1], window[:, 1:])) for window in self._batches()]
         vocab_size, device = trainer.model_plan.vocab_size, trainer.device.type
-        if device == "cpu" and 4 * vocab_size * chunk_tokens(self.batch_size * self._seq_len, vocab_size, device) >= LARGE_LOGITS:
+        num_tokens = chunk_tokens(self.batch_size * self._seq_len, vocab_size, device, trainer.model.model.dtype)
+        if device == "cpu" and 4 * vocab_size * num_tokens >= LARGE_LOGITS:
             give_back_freed()
         return sum(count * loss for count, loss in nats) / sum(count for count, _ in nats) / math.log(2) / self._bytes_per_token
 
