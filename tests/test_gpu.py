@@ -16,6 +16,7 @@ from pufferfish.train.measure import measure_steps
 from pufferfish.train.step import Trainer
 
 ON_GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA device is usable here")])
+compiles = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, of what its compiler imports
 on_each_device = pytest.mark.parametrize("device", ["cpu", ON_GPU])
 MODEL = {"d_model": 128, "num_heads": 2, "num_kv_heads": 1, "head_dim": 64, "d_ff": 256, "seq_len": 64, "vocab_size": 515}  # a head that fused kernels take
 CLOSE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 5e-3}  # of losses, relative: the order of sums, and rounding
@@ -97,6 +98,7 @@ def test_measured_steps_say_what_they_take(device):
 
 
 @pytest.mark.slow
+@compiles
 @on_each_device
 def test_a_compiled_step_is_the_eager_one(device):
     expected = losses_of(trainer_on(device))
@@ -104,6 +106,7 @@ def test_a_compiled_step_is_the_eager_one(device):
 
 
 @pytest.mark.slow
+@compiles
 @on_each_device
 def test_a_compiled_step_with_a_teacher_is_the_eager_one(device):
     expected = losses_of(trainer_on(device, teacher_share=0.5))
