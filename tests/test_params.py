@@ -89,6 +89,20 @@ MISTAKES = [
     ("evaluate", "prompts: hello", "`evaluate.prompts`: not a list", "evaluate.prompts: hello", "write a list, for example [a, b]"),
     ("evaluate", "prompts: [a, 1]", "`evaluate.prompts.1`: not text", "evaluate.prompts.1: 1", "write text, in quotes if it looks like a number"),
     ("export", "formats: []", "`export.formats`: too short", "export.formats: []", "give at least 1"),
+    (
+        "export",
+        "formats: [gguf]",
+        "`export.formats.0`: GGUF is not written here, and has no place for the tables of models that are not portable",
+        "export.formats.0: gguf",
+        "use one of: hf",
+    ),
+    (
+        "train",
+        "teacher_share: 0.95",
+        "`train.teacher_share`: out of range",
+        "train.teacher_share: 0.95",
+        "give at most 0.9, or auto",
+    ),
 ]
 
 

@@ -18,6 +18,9 @@ from pufferfish.schema.document import Document
 
 SHORTEST_BUDGET_S, LONGEST_BUDGET_S = 1.0, 365 * 86400.0
 STRATEGIES = ("measured", "table")  # of planning
+ABSENT = {
+    "gguf": "GGUF is not written here, and has no place for the tables of models that are not portable"
+}  # what people may look for on the menu, and why it is not there
 
 T = TypeVar("T")
 Auto = Literal["auto"]
@@ -61,7 +64,7 @@ def _is_a_strategy(name: str) -> str:
 def _one_of(kind: str) -> Any:
     def check(name: str) -> str:
         if name not in MENU[kind]:
-            raise ValueError(f"there is no such {kind}: {did_you_mean(name, MENU[kind])}")
+            raise ValueError(f"{ABSENT.get(name, f'there is no such {kind}')}: {did_you_mean(name, MENU[kind])}")
         return name
 
     return AfterValidator(check)
