@@ -26,7 +26,7 @@ from pufferfish.model.price import decoder_price
 from pufferfish.plan.memory import Memory, memory_of
 from pufferfish.plan.recipe import attention_for, embedding_params
 from pufferfish.plan.space import models
-from pufferfish.schema.params import ModelParams
+from pufferfish.schema.params import ModelParams, TrainParams
 from pufferfish.schema.plan import BudgetPlan, Forecast, ModelPlan, Plan, TrainPlan
 
 NUM_TRAIN_TOKENS, NUM_VALIDATION_TOKENS = 300_000, 100_000
@@ -95,7 +95,8 @@ def plans_of(configuration: Configuration, *, num_steps: int) -> tuple[ModelPlan
     model = next(models(wish, [configuration.vocab_size], max_seq_len=configuration.seq_len))
     rates = dict.fromkeys(("matrix_lr", "embedding_lr", "head_lr", "gain_lr"), 0.01)
     train = TrainPlan(
-        device="cpu", num_threads=NUM_THREADS, memory_bytes=0, dtype=configuration.dtype, attention=attention_for("cpu", model.seq_len), is_compiled=False,
+        device="cpu", num_threads=NUM_THREADS, memory_bytes=0, dtype=configuration.dtype,
+        attention=attention_for(TrainParams(), "cpu", model.seq_len), is_compiled=False,
         is_checkpointed=configuration.is_checkpointed, optimizer=configuration.optimizer, **rates, weight_decay=0.05, clip_norm=1.0,
         micro_batch=configuration.micro_tokens // model.seq_len, tokens_per_step=configuration.tokens_per_step, clock="steps", num_steps=num_steps,
         warmup_share=0.02, cooldown_share=0.55, final_lr_share=0.02, input_noise=0.0, teacher_share=0.0, num_evals=1, eval_tokens=8192,

@@ -42,7 +42,7 @@ from pufferfish.plan.budget import PAUSE_S
 from pufferfish.plan.prices import Price, PriceOf
 from pufferfish.plan.recipe import attention_for
 from pufferfish.plan.space import LAYERS, models
-from pufferfish.schema.params import ModelParams
+from pufferfish.schema.params import ModelParams, TrainParams
 from pufferfish.schema.plan import ModelPlan
 
 OUT = pipeline.ROOT / ".pufferfish"  # a file for each version of the code: what another one reached says nothing of this one
@@ -144,7 +144,7 @@ def twenty_tokens_per_parameter(planner: Result, price_of: PriceOf) -> dict[str,
         return next(models(wish, [VOCABULARY], max_seq_len=CONTEXT))
 
     def distance(num_layers: int) -> float:
-        price = price_of(model_of(num_layers), attention_for(planner.device, CONTEXT))
+        price = price_of(model_of(num_layers), attention_for(TrainParams(), planner.device, CONTEXT))
         tokens = planner.tokens * planner.flops_per_token / price.flops_per_token
         return abs(math.log(tokens / price.num_params / RATIO))
 

@@ -101,3 +101,28 @@ def test_what_killed_processes_left_is_removed_and_the_work_of_living_ones_is_no
         (folder / "content").touch()
     atomic.remove_left_overs(target)
     assert set(tmp_path.iterdir()) == {of_the_living, *of_others}
+
+
+def test_a_folder_is_in_place_after_the_block_and_not_before(tmp_path):
+    target = tmp_path / "artifacts" / "model"
+    target.mkdir(parents=True)
+    (target / "name").write_text("old")
+    left_over = beside_by(target, os.getpid())
+    left_over.mkdir()
+    with atomic.folder(target) as unfinished:
+        (unfinished / "name").write_text("new")
+        assert (target / "name").read_text() == "old"
+    assert (target / "name").read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])
+def test_a_folder_whose_block_is_not_finished_leaves_nothing(tmp_path, error):
+    def write():
+        with atomic.folder(tmp_path / "model") as unfinished:
+            (unfinished / "name").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert list(tmp_path.iterdir()) == []

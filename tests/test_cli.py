@@ -10,9 +10,9 @@ from toys import model_plan, outcome, whole_plan
 from pufferfish.base import atomic, paths
 from pufferfish.base.errors import UserError
 from pufferfish.cli import main as cli
+from pufferfish.schema.plan import STAGES
 from pufferfish.schema.reports import Evaluation, ExportReport
 from pufferfish.track import browse
-from pufferfish.ui.tables import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = ["size", "--layers", "2", "--width", "64", "--context", "128", "--vocab", "300"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pufferfish.evaluate import samples
-from pufferfish.evaluate.samples import fenced, write_samples
+from pufferfish.evaluate.samples import beginnings, fenced, write_samples
 from pufferfish.evaluate.validation import Validation, evaluate_validation
 from pufferfish.model.transformer import Decoder
 from pufferfish.schema.params import EvaluateParams
@@ -104,6 +104,31 @@ def test_what_ends_lines_or_turns_or_hides_text_is_shown_as_such_in_samples():
     assert "a" + "\ufffd" * 9 + "b\tc\nd" in fenced("a\u2028\u2029\u200b\u202e\u2066\ufeff\x85\x0c\rb\tc\r\nd")
 
 
+def test_samples_begin_like_documents_from_everywhere():
+    documents = [f"Chapter {number} tells of a very long journey" for number in range(30)]
+    assert beginnings(documents) == ["Chapter 0 tells of a", "Chapter 10 tells of a", "Chapter 20 tells of a"]
+
+
+@pytest.mark.parametrize(
+    ("document", "beginning"),
+    [
+        ("\n  \nshort\nline", "short"),
+        ("    return everything_that_was_asked_for", "    return"),  # blanks at the start belong to it
+        ("one-word-that-never-ends-anywhere", "one-word-that-never-ends"),
+        ("exactly twenty-four here and more", "exactly twenty-four here"),
+        ("\u5434" * 40, "\u5434" * 24),  # no blanks between words
+        ("e\u0301" * 12 + "\u0323" + "e" * 9, "e\u0301" * 12 + "\u0323"),  # marks stay with their letter
+    ],
+)
+def test_a_beginning_is_whole_words_of_the_first_line_with_any(document, beginning):
+    assert beginnings([document]) == [beginning]
+
+
+def test_beginnings_differ_and_documents_without_words_give_none():
+    assert beginnings(["the same", "\n\n", "the same", "another"]) == ["the same", "another"]
+    assert beginnings(["", " \n"]) == beginnings([]) == [""]
+
+
 class Slow:
     """An engine that takes a second for each piece."""
 
@@ -118,10 +143,10 @@ class Slow:
 
 
 def test_samples_that_would_take_too_long_are_cut_off_each_at_its_part_of_the_time(monkeypatch):
-    params = EvaluateParams(prompts=["a", "b", "c"], sample_tokens=20)
-    text = write_samples(Slow(monkeypatch), params, limit_s=12.0)
+    params, prompts = EvaluateParams(sample_tokens=20), ["a", "b", "c"]
+    text = write_samples(Slow(monkeypatch), prompts, params, limit_s=12.0)
     assert text.count(samples.CUT) == 3
     assert ["a 0 1 2 3 4\n" in text, "b 0 1 2 3\n" in text, "c 0 1 2 3\n" in text] == [True] * 3
-    whole = write_samples(Slow(monkeypatch), params)
+    whole = write_samples(Slow(monkeypatch), prompts, params)
     assert samples.CUT not in whole
     assert whole.count(" 19\n") == 3

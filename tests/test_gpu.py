@@ -10,6 +10,7 @@ import pytest
 import torch
 from toys import model_plan, train_plan
 
+from pufferfish.model.attention import ATTEND
 from pufferfish.model.transformer import Decoder
 from pufferfish.train import memory
 from pufferfish.train.measure import measure_steps
@@ -55,6 +56,16 @@ def test_kinds_of_attention_agree(device, attention):
         torch.nn.init.normal_(weight, std=0.1)
     other.load_state_dict(exact.state_dict())
     torch.testing.assert_close(other.to(device)(tokens.to(device)).cpu(), exact(tokens), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.gpu
+def test_flash_attn_agrees_with_the_fused_attention_of_pytorch():
+    flash_attn = pytest.importorskip("flash_attn")
+    assert flash_attn
+    torch.manual_seed(4)
+    inputs = [torch.randn(2, 48, heads, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for heads in (4, 2, 2)]
+    found, wanted = (torch.autograd.grad(ATTEND[kernel](*inputs).square().sum(), inputs) for kernel in ("flash_attn", "sdpa"))
+    torch.testing.assert_close(found, wanted, atol=5e-2, rtol=5e-2)
 
 
 @on_each_device

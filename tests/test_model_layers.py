@@ -1,6 +1,7 @@
 """Each layer equals a slow reference written from its paper, in value and in gradient."""
 
 import math
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from toys import model_plan
 
+from pufferfish.base.errors import UserError
 from pufferfish.model import attention
 from pufferfish.model import loss as loss_module
 from pufferfish.model.attention import ATTEND
@@ -133,6 +135,13 @@ def test_all_attention_kernels_agree_in_value_and_gradient(heads, dtype, seq_len
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
     for one, other in zip(results["explicit"], results["sdpa"], strict=True):
         torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+def test_flash_attn_that_is_not_installed_is_told_with_the_way_to_go_on(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    with pytest.raises(UserError) as error:
+        ATTEND["flash_attn"](*(random(1, 3, 1, 8) for _ in range(3)))
+    assert "train.attention: auto" in error.value.fix
 
 
 @pytest.mark.parametrize("heads", HEADS)

@@ -86,8 +86,8 @@ MISTAKES = [
         "hardware_probe.memory: 1e9",
         "write a number and a unit, for example 4GB or 512MiB, or auto",
     ),
-    ("evaluate", "prompts: hello", "`evaluate.prompts`: not a list", "evaluate.prompts: hello", "write a list, for example [a, b]"),
-    ("evaluate", "prompts: [a, 1]", "`evaluate.prompts.1`: not text", "evaluate.prompts.1: 1", "write text, in quotes if it looks like a number"),
+    ("evaluate", "prompts: hello", "`evaluate.prompts`: not a list", "evaluate.prompts: hello", "write a list, for example [a, b], or auto"),
+    ("evaluate", "prompts: [a, 1]", "`evaluate.prompts.1`: not text", "evaluate.prompts.1: 1", "write text, in quotes if it looks like a number, or auto"),
     ("export", "formats: []", "`export.formats`: too short", "export.formats: []", "give at least 1"),
     (
         "export",

@@ -21,7 +21,7 @@ from pufferfish.plan.configure import Situation
 from pufferfish.plan.make import decide
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.recipe import embedding_params
-from pufferfish.plan.scaling import Text
+from pufferfish.plan.scaling import Learner, Text
 from pufferfish.schema.hardware import DtypeSpeed, Gemm
 from pufferfish.schema.params import ModelParams, Params
 from pufferfish.schema.plan import Plan
@@ -486,6 +486,7 @@ TRAIN_PINS = {
     "teacher_share": ("teacher_share", 0.4),
     "clip_norm": ("clip_norm", 0.77),
     "dtype": ("dtype", "float32"),
+    "attention": ("attention", "sdpa"),
     "compile": ("is_compiled", True),
     "num_steps": ("num_steps", 321),
     "seed": ("seed", 12),
@@ -524,10 +525,15 @@ def test_each_pinned_value_of_the_training_is_kept(wish):
 
 QUALITY = [
     *({"model": {name: value}} for name, value in MODEL_PINS.items()),
-    *({"train": {name: value}} for name, (_, value) in TRAIN_PINS.items() if name not in ("dtype", "compile", "seed")),
+    *({"train": {name: value}} for name, (_, value) in TRAIN_PINS.items() if name not in ("dtype", "attention", "compile", "seed")),
     *({"data": {"vocab_size": 1024}}, {"plan": {"strategy": "table"}}),
 ]
-HARMLESS = [{"train": {"seed": 7, "dtype": "float32", "compile": False}}, {"train": {"micro_batch": 2}}, {"data": {"seed": 5}}, {"budget": {"time": "10m"}}]
+HARMLESS = [
+    {"train": {"seed": 7, "dtype": "float32", "attention": "sdpa", "compile": False}},
+    {"train": {"micro_batch": 2}},
+    {"data": {"seed": 5}},
+    {"budget": {"time": "10m"}},
+]
 
 
 @pytest.mark.parametrize("wishes", QUALITY + HARMLESS, ids=str)
@@ -538,6 +544,15 @@ def test_a_plan_is_free_unless_something_that_decides_the_quality_is_pinned(wish
 def test_the_forecast_says_whether_the_plan_was_free():
     assert Planner("laptop").plan().forecast.is_free
     assert not Planner("laptop").plan(model={"d_model": 128}).forecast.is_free
+
+
+def test_flash_attn_is_taken_where_it_is_pinned_and_runs():
+    pinned = {"train": {"attention": "flash_attn", "compile": False}}
+    assert Planner("H200").plan(**SMALL, **pinned).train.attention == "flash_attn"
+    for machine, more, seen in (("server", {}, "on a CPU"), ("gpu of 4 GB", {}, "compute capability 7.5"), ("H200", {"dtype": "float32"}, "in float32")):
+        error = refusal(Planner(machine), **SMALL, train={**pinned["train"], **more})
+        assert error.what == "flash-attn does not run here"
+        assert seen in error.saw
 
 
 def test_a_pinned_rate_moves_the_others_in_proportion():
@@ -1203,10 +1218,8 @@ def test_hard_texts_stay_hard():
 
 @pytest.mark.parametrize("difficulty", [0.3, 1.0, 2.0, 5.0])
 def test_more_text_never_makes_the_forecast_worse(difficulty):
-    text = Text(1e12, difficulty)
-    found = [
-        text.factor(num_bytes) * scaling.by_reading(num_bytes / 1e12, scaling.Reader(1e7, 2e7, 256, 1e12)) for num_bytes in (1e6, 1e7, 3e7, 1e8, 1e9, 1e10)
-    ]
+    text, learner = Text(1e12, difficulty), Learner(1e7, 2e7, 256, 4096, 3.25)
+    found = [text.factor(num_bytes) * scaling.by_reading(learner, text, num_bytes / 1e12) for num_bytes in (1e6, 1e7, 3e7, 1e8, 1e9, 1e10)]
     assert found == sorted(found, reverse=True)
 
 
@@ -1255,10 +1268,8 @@ def test_a_text_too_small_for_any_model_gets_the_smallest_that_can_look_back():
 
 
 def test_a_small_text_is_read_more_than_once():
-    wear, sizes = 1.5, (110e3, 176e3, 64)
-    readings = [
-        scaling.worthwhile_epochs(50, scaling.Reader(*sizes, unique_bytes, wear, 384 * 1.8 / unique_bytes)) for unique_bytes in (10_000, 30_000, 100_000)
-    ]
+    learner = Learner(110e3, 176e3, 64, 384, 1.8)
+    readings = [scaling.worthwhile_epochs(learner, Text(num_bytes, 1.0, wear=1.5), 50) for num_bytes in (10_000, 30_000, 100_000)]
     assert all(2 <= each <= 5 for each in readings)
 
 
@@ -1267,13 +1278,11 @@ def test_more_tokens_are_never_forecast_to_do_harm_whatever_the_context(seq_len)
     text = Text(1e12, 1.0)
     for num_layers, d_model in ((2, 128), (12, 768)):
         block_params = 12 * num_layers * d_model**2
+        learner = Learner(block_params, 2 * block_params, d_model, 2048, 3.0)
         forecasts = [
-            scaling.val_bpb(
-                num_layers=num_layers, block_params=block_params, num_params=2 * block_params, vocab_size=2048, d_model=d_model, seq_len=seq_len,
-                tokens=tokens, bytes_per_token=3.0, text=text, tokens_per_step=scaling.best_tokens_per_step(tokens),
-            )
+            scaling.val_bpb(learner, text, num_layers=num_layers, seq_len=seq_len, tokens=tokens, tokens_per_step=scaling.best_tokens_per_step(tokens))
             for tokens in (1e5 * 2**power for power in range(14))
-        ]  # fmt: skip
+        ]
         assert forecasts == sorted(forecasts, reverse=True)
 
 

@@ -44,7 +44,7 @@ class Place:
     def run(self, model, train, limit_s):
         self.planner.spent_s += limit_s
         self.flown.append((model, train, limit_s))
-        return made(self.case("10m"), model, self.error(model), num_steps=train.num_steps, tokens_per_step=train.tokens_per_step)
+        return made(self.case("10m"), model, self.error(model), num_steps=train.num_steps, tokens_per_step=train.tokens_per_step, limit_s=limit_s)
 
     def case(self, time):
         params = Params.model_validate({"budget": {"time": time}, **self.wishes})
@@ -60,9 +60,9 @@ class Place:
         return decide(self.case(time), self.measuring())
 
 
-def made(case, model, error, *, num_steps=400, tokens_per_step=1024):
+def made(case, model, error, *, num_steps=400, tokens_per_step=1024, limit_s=10.0):
     """A pilot that is off the law by this error."""
-    short = Pilot(model, tokens_per_step, num_steps, BYTES_PER_TOKEN[model.vocab_size], 2e6, val_bpb=1.0)
+    short = Pilot(model, tokens_per_step, num_steps, BYTES_PER_TOKEN[model.vocab_size], 2e6, limit_s, val_bpb=1.0)
     return replace(short, val_bpb=math.exp(error - pilot.log_error(case, short)))
 
 
@@ -113,6 +113,19 @@ def test_only_pilots_of_the_same_plan_are_compared():
     assert candidate.learned == 1.0
 
 
+def test_a_later_rung_says_what_differs_between_its_own_and_not_from_those_that_had_less_time():
+    case, best = Place().case("10m"), Place().decide().selection.best
+    other, third = (best.model.model_copy(update={"d_model": factor * best.model.d_model}) for factor in (20, 400))
+    first = [made(case, model, error) for model, error in ((best.model, 0.01), (other, 0.03), (third, 0.08))]
+    later = [made(case, best.model, 0.06, limit_s=20.0), made(case, other, 0.04, limit_s=20.0)]
+    candidates = [replace(best, model=model) for model in (best.model, other, third)]
+    text, learned = pilot.learn(case, [[*first, *later]], candidates)
+    assert [math.log(each.learned) / pilot.CARRIED for each in learned] == pytest.approx(
+        [-0.01, -0.03, 0.04], abs=1e-6
+    )  # the mean of the first two stays -0.02
+    assert text.experience.correction == pytest.approx(case.text.experience.with_pilots([0.06, 0.04, 0.08]).correction)
+
+
 # --- which, and when
 
 
@@ -142,14 +155,34 @@ def test_no_text_is_read_where_no_pilot_would_get_enough_steps():
 def test_pilots_stay_within_the_share_of_planning(time):
     place = Place()
     decision = place.decide(time)
-    assert 1 <= len(place.flown) <= pilot.MOST
+    assert 1 <= len(place.flown) <= 2 * pilot.MOST - 1
     assert decision.plan.budget.phases.plan_s <= place.case(time).planning_limit_s
-    assert all(pilot.SHORTEST_S <= limit_s <= pilot.LONGEST_S for _, _, limit_s in place.flown)
+    assert pilot.SHORTEST_S <= place.flown[0][2] <= pilot.longest_s(place.case(time))
+
+
+def test_the_better_half_has_twice_the_time_once_more():
+    def error(model):
+        return 0.0 if (model.num_layers, model.d_model) in better else 0.2
+
+    better = set()
+    place = Place(error)
+    place.decide("12h")
+    first = [(model, limit_s) for model, _, limit_s in place.flown[: pilot.MOST]]
+    better = {(model.num_layers, model.d_model) for model, _ in first[1::2]}
+    place = Place(error)
+    decision = place.decide("12h")
+    [*short, one, two] = [(model, limit_s) for model, _, limit_s in place.flown]
+    assert short == first
+    assert {limit_s for _, limit_s in short} == {pilot.longest_s(place.case("12h"))} == {120.0}
+    assert {one[1], two[1]} == {240.0}
+    assert {(model.num_layers, model.d_model) for model, _ in (one, two)} == better
+    assert decision.plan.budget.phases.plan_s <= place.case("12h").planning_limit_s
+    assert (place.flown[-1][1].num_steps, place.flown[-1][1].tokens_per_step) != (place.flown[0][1].num_steps, place.flown[0][1].tokens_per_step)
 
 
 def test_pilots_differ_have_the_same_time_and_text_and_follow_the_recipe():
     place = Place()
-    place.decide("30m")
+    place.decide("20m")
     models, trains, limits = zip(*place.flown, strict=True)
     assert len(set(limits)) == len({train.eval_tokens for train in trains}) == 1
     assert len(models) > 1

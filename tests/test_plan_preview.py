@@ -268,11 +268,18 @@ def test_the_file_of_another_machine_is_planned_for(measured_place, monkeypatch,
     assert (shown.plan.train.device, shown.plan.train.dtype) == ("cuda", "float16")
 
 
+def test_a_machine_is_planned_for_by_its_data_sheet(measured_place, capsys):
+    assert cli.main(["plan", "--machine", "t4", "--budget", "1h", "--json"]) == 0
+    shown = Preview.model_validate_json(capsys.readouterr().out)
+    assert shown.is_predicted
+    assert (shown.plan.train.device, shown.plan.train.dtype) == ("cuda", "float16")
+
+
 @pytest.mark.parametrize("content", [None, "{}", "no json"])
 def test_a_file_that_describes_no_machine_is_refused_with_the_way_to_get_one(measured_place, content):
     if content is not None:
         Path("there.json").write_text(content)
     with pytest.raises(UserError) as error:
-        command.run(argparse.Namespace(budget=None, machine=Path("there.json"), json=False))
+        command.run(argparse.Namespace(budget=None, machine="there.json", json=False))
     assert "there.json" in error.value.what
     assert "on that machine" in error.value.fix

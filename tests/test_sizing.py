@@ -17,6 +17,7 @@ from pufferfish.plan.sizing import size_up
 from pufferfish.plan.speed import Machine, step_seconds
 from pufferfish.probe.fingerprint import Identity
 from pufferfish.probe.probe import keep_speeds
+from pufferfish.probe.sheets import REACHED, SHEETS, machine_of
 from pufferfish.ui.sizing import sizing_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,7 +153,7 @@ def test_the_machine_is_the_measured_one_the_kept_one_or_asked_for(workplace, ca
     hardware = MACHINES["server"]
     monkeypatch.setattr(command, "identify_here", lambda params: Identity(hardware.fingerprint, hardware.usable_memory_bytes, []))
     status, _, err = run(capsys)
-    assert (status, "not measured yet" in err, "--machine FILE" in err) == (2, True, True)
+    assert (status, "not measured yet" in err, "--machine, for example laptop" in err) == (2, True, True)
     keep_speeds(hardware.fingerprint, hardware.measured)
     status, out, _ = run(capsys)
     assert (status, "2 cores with AVX512-BF16" in out) == (0, True)
@@ -160,8 +161,34 @@ def test_the_machine_is_the_measured_one_the_kept_one_or_asked_for(workplace, ca
     assert "2 cores without bfloat16" in run(capsys)[1]
 
 
+@pytest.mark.parametrize("name", SHEETS)
+def test_a_machine_is_sized_by_its_data_sheet(workplace, capsys, name):
+    hardware, model = machine_of(SHEETS[name]), model_plan(vocab_size=4096, d_model=512, head_dim=64, num_heads=8, num_kv_heads=8, d_ff=1376, seq_len=512)
+    assert "by its data sheet" in run(capsys, "--machine", name)[1]
+    sizing = size_up(model, hardware, price_of)
+    computed = sizing.tokens_per_s * sizing.train_flops_per_token
+    assert sizing.fits
+    assert computed < max(SHEETS[name].flops_per_s.values())  # nothing is quicker than its data sheet
+    assert sizing.train.dtype in SHEETS[name].flops_per_s
+    for speeds in hardware.measured.dtypes:
+        assert all(gemm.flops_per_s < REACHED * SHEETS[name].flops_per_s[speeds.dtype] for gemm in speeds.gemms)
+
+
+def test_quicker_machines_take_fewer_days():
+    model = model_plan(vocab_size=32768, num_layers=12, d_model=768, head_dim=64, num_heads=12, num_kv_heads=12, d_ff=2048, seq_len=1024)
+    names = ["laptop", "gtx-1650", "rtx-3060", "rtx-3090", "rtx-4090", "a100", "h100"]
+    days = [size_up(model, machine_of(SHEETS[name]), price_of).train_s for name in names]
+    assert days == sorted(days, reverse=True)
+
+
+def test_a_machine_that_nobody_knows_is_refused_with_the_nearest_and_the_way_to_measure_it(workplace, capsys):
+    status, _, err = run(capsys, "--machine", "rtx-4900")
+    assert (status, "did you mean `rtx-4090`?" in err, "on that machine" in err) == (2, True, True)
+    assert "use one of: a100, gtx-1650" in run(capsys, "--machine", "elsewhere/hardware.json")[2]
+
+
 def test_no_heavy_library_is_needed(tmp_path):
-    arguments = ["size", *SHAPE, "--machine", str(OTHER_MACHINE)]
+    arguments = ["size", *SHAPE, "--machine", "t4"]
     code = f"import sys; from pufferfish.cli.main import main; main({arguments}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = done.stdout.splitlines()[-1].split()

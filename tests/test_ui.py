@@ -10,12 +10,12 @@ import pytest
 
 from pufferfish.base.events import CheckpointSaved, EvalDone, Finished, Refit, Shrunk, Started, StepDone, Warned
 from pufferfish.schema.hardware import Fingerprint, Gpu, Hardware, Measured
-from pufferfish.schema.plan import BudgetPlan, Candidate, DataPlan, Forecast, ModelPlan, Phases, Plan, TrainPlan, Why
+from pufferfish.schema.plan import STAGES, BudgetPlan, Candidate, DataPlan, Forecast, ModelPlan, Phases, Plan, TrainPlan, Why
 from pufferfish.schema.reports import Evaluation, ExportReport, Outcome
 from pufferfish.ui.lines import machine_lines, pack
 from pufferfish.ui.plain import PlainView, event_line
 from pufferfish.ui.screen import ScreenView, panel
-from pufferfish.ui.summary import STAGES, summary
+from pufferfish.ui.summary import summary
 from pufferfish.ui.tables import plan_text
 from pufferfish.ui.view import open_view, view_for
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written beside, flushed to disk, moved into place."""
+"""Files and folders that are either whole or absent: written beside, flushed to disk, moved into place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """`write_text` for JSON, readable and with a final newline; floats are written exactly."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """A fresh folder beside the wanted one, moved into place at the end of the block, or removed where that is not reached. What killed processes left there
+    is removed first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_left_overs(path)
+    unfinished = beside(path)
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        replace_folder(path, unfinished)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def replace_folder(path: Path, finished: Path) -> None:

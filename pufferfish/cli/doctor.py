@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from pufferfish.base import memo, paths
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_bytes, format_duration
+from pufferfish.plan.recipe import OLDEST_FLASH
 from pufferfish.probe import health, nvidia
 from pufferfish.probe.fingerprint import Identity, identify_here
 from pufferfish.probe.memory import available_memory_bytes
@@ -34,7 +35,6 @@ from pufferfish.track import journal, store
 from pufferfish.train.work import is_owned
 
 OLDEST_PYTHON = (3, 11)
-OLDEST_FLASH_CAPABILITY = 8.0  # flash-attn 2 serves Ampere and newer
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,8 @@ def check_gpus(identity: Identity) -> Iterator[Check]:
         yield Check("gpu", "ok", ", ".join(facts))
     yield from (Check("gpu", "warn", sentence, "end it, or expect less memory and speed") for sentence in health.gpu_advice(nvml, os.environ))
     if importlib.util.find_spec("flash_attn"):
-        yield Check("flash-attn", "ok", "installed, but plans take PyTorch's own attention")
-    elif identity.fingerprint.device == "cuda" and float(identity.fingerprint.gpus[0].compute_capability) >= OLDEST_FLASH_CAPABILITY:
+        yield Check("flash-attn", "ok", "installed; `train.attention: flash_attn` takes it, plans take PyTorch's own")
+    elif identity.fingerprint.device == "cuda" and float(identity.fingerprint.gpus[0].compute_capability) >= OLDEST_FLASH:
         yield Check("flash-attn", "ok", "not installed: PyTorch's own attention serves")
 
 

@@ -9,25 +9,28 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pufferfish.base import clock, paths
-from pufferfish.base.errors import UserError
+from pufferfish.base.errors import UserError, did_you_mean
 from pufferfish.base.runtime import ensure_runtime
 from pufferfish.data.corpus import inspect_corpus
 from pufferfish.probe.probe import before_measuring, probe
+from pufferfish.probe.sheets import SHEETS, machine_of
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import BudgetParams, HardwareProbeParams, Params
+
+MACHINES = f"its {paths.HARDWARE.name}, or by its data sheet {', '.join(SHEETS)}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The budget, the machine, and the form of the answer."""
     parser.add_argument("--budget", metavar="TIME", help="instead of budget.time in params.yaml, for example 36s, 10m, 1h30m")
-    parser.add_argument("--machine", metavar="FILE", type=Path, help=f"plan for the machine that this {paths.HARDWARE.name} describes, from predictions alone")
+    parser.add_argument("--machine", metavar="MACHINE", help=f"plan for another one, from predictions alone: {MACHINES}")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises UserError for mistakes in params.yaml or the budget, and for a text or a machine that cannot be used."""
     params = with_budget(Params.load(paths.PARAMS), arguments.budget)
-    other, corpus = load_machine(arguments.machine) if arguments.machine else None, inspect_corpus(params.data)
+    other, corpus = other_machine(arguments.machine) if arguments.machine else None, inspect_corpus(params.data)
     here = this_machine(HardwareProbeParams() if other else params.hardware_probe)  # what is pinned for this one says nothing of another
     if other is None:
         ensure_runtime(here.fingerprint.num_threads)
@@ -57,12 +60,16 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def load_machine(path: Path) -> Hardware:
-    """Another machine, as its own probe described it. Raises UserError with the way to get such a file."""
+def other_machine(name: str) -> Hardware:
+    """By its data sheet, or as its own probe described it. Raises UserError with the names that there are, and the way to get such a file."""
+    if name in SHEETS:
+        return machine_of(SHEETS[name])
+    path = Path(name)
     try:
         return Hardware.load(path)
     except UserError as error:
-        fix = f"run `dvc repro {Hardware.MADE_BY}` on that machine, and give its {paths.HARDWARE}"
+        measured = f"run `dvc repro {Hardware.MADE_BY}` on that machine, and give its {paths.HARDWARE}"
+        fix = measured if path.exists() else f"{did_you_mean(name, SHEETS)} (or {measured})"
         raise UserError(error.what, saw=error.saw, fix=fix) from None
 
 

@@ -1,24 +1,24 @@
-"""`pufferfish size`: what any model would need on a measured machine. Arithmetic alone: no torch, no text, nothing is trained."""
+"""`pufferfish size`: what any model would need on this machine or another. Arithmetic alone: no torch, no text, nothing is trained."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from pufferfish.base import paths
 from pufferfish.base.errors import UserError
-from pufferfish.cli.plan import load_machine
+from pufferfish.cli.plan import MACHINES, other_machine
 from pufferfish.model.price import decoder_price
 from pufferfish.plan import space
 from pufferfish.plan.configure import largest_divisor
 from pufferfish.plan.sizing import TOKENS_PER_PARAMETER, size_up
 from pufferfish.probe.fingerprint import identify_here
 from pufferfish.probe.probe import kept_speeds
+from pufferfish.probe.sheets import SHEETS
 from pufferfish.schema.complaints import in_words
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import HardwareProbeParams, ModelParams, Params, TrainParams
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=float, metavar="N", help=f"to train on, for example 7e9 (default: {TOKENS_PER_PARAMETER} for each parameter)")
     for name, (option, metavar, kind, meaning) in TRAINING.items():
         parser.add_argument(option, dest=name, type=kind, metavar=metavar, help=meaning)
-    parser.add_argument("--machine", metavar="FILE", type=Path, help=f"a {paths.HARDWARE.name} (default: this machine, as it was measured)")
+    parser.add_argument("--machine", metavar="MACHINE", help=f"{MACHINES} (default: this one, as it was measured)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = model_of(arguments)
     if arguments.tokens is not None and not 1 <= arguments.tokens < 1e18:
         raise UserError("the number of tokens is not right", saw=f"--tokens {arguments.tokens:g}", fix="give a number from 1 on, for example 7e9")
-    hardware = load_machine(arguments.machine) if arguments.machine else this_machine()
+    hardware = other_machine(arguments.machine) if arguments.machine else this_machine()
     wish = training_of(arguments, model, hardware)
     tokens = None if arguments.tokens is None else int(arguments.tokens)
     sizing = size_up(model, hardware, lambda model, attention: decoder_price(model, attention=attention), wish, tokens=tokens)
@@ -137,6 +137,6 @@ def this_machine() -> Hardware:
     identity = identify_here(wish)
     measured = kept_speeds(identity.fingerprint)
     if measured is None:
-        fix = f"run `dvc repro {Hardware.MADE_BY}`, or name a measured machine with --machine FILE"
+        fix = f"run `dvc repro {Hardware.MADE_BY}`, or name another one with --machine, for example {next(iter(SHEETS))}"
         raise UserError("this machine is not measured yet", saw=f"no file {paths.HARDWARE.absolute()}", fix=fix)
     return Hardware(fingerprint=identity.fingerprint, measured=measured, usable_memory_bytes=identity.usable_memory_bytes)

@@ -9,10 +9,9 @@ from typing import Any
 from pufferfish.base import paths
 from pufferfish.base.errors import UserError
 from pufferfish.schema.hardware import Hardware
-from pufferfish.schema.plan import Plan
+from pufferfish.schema.plan import STAGES, Plan
 from pufferfish.schema.reports import Evaluation, ExportReport, Outcome
 from pufferfish.ui.summary import summary
-from pufferfish.ui.tables import STAGES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -248,18 +247,10 @@ def _check_unchanged(plan: DataPlan) -> Corpus:
 
 @contextmanager
 def _folder_in_place(folder: Path) -> Iterator[Path]:
-    """A fresh folder beside the wanted one, moved into place at the end; what a killed predecessor left is removed."""
+    """A fresh folder, moved into place at the end. Raises UserError where the disk refuses."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        atomic.remove_left_overs(folder)
-        unfinished = atomic.beside(folder)
-        unfinished.mkdir()
-        try:
+        with atomic.folder(folder) as unfinished:
             yield unfinished
-            atomic.replace_folder(folder, unfinished)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
     except OSError as error:
         if error.errno not in REFUSALS:
             raise

@@ -1,4 +1,4 @@
-"""artifacts/samples.md: what the model writes after fixed beginnings."""
+"""artifacts/samples.md: what the model writes after fixed beginnings, or after those of documents that nobody learned from."""
 
 from __future__ import annotations
 
@@ -6,15 +6,37 @@ import math
 import re
 import time
 import unicodedata
+from collections.abc import Sequence
+from itertools import chain, islice
 
 from pufferfish.generate.engine import Engine
 from pufferfish.schema.params import EvaluateParams
 
 CUT = "(Cut off: the time for samples was over.)"
+NUM_PROMPTS, PROMPT_CHARACTERS = 3, 24  # taken from the text, where none are given
 KEPT = "\n\t\u200c\u200d"  # the last two join letters, or keep them apart, in Persian, in scripts of India and in emoji
 
 
-def write_samples(engine: Engine, params: EvaluateParams, *, limit_s: float = math.inf) -> str:
+def beginnings(documents: Sequence[str]) -> list[str]:
+    """The first words of a few documents from everywhere, no two alike; an empty one, which begins a document, where none has any."""
+    stride = max(1, len(documents) // NUM_PROMPTS)
+    spread = chain.from_iterable(documents[start::stride] for start in range(stride))
+    return list(islice(dict.fromkeys(filter(None, map(beginning, spread))), NUM_PROMPTS)) or [""]
+
+
+def beginning(document: str) -> str:
+    """Of the first line with anything in it, about so many characters: whole words where there are blanks between them, and letters with their marks."""
+    line = next((line for line in document.splitlines() if line.strip()), "").rstrip()
+    end = PROMPT_CHARACTERS
+    while end < len(line) and unicodedata.category(line[end]).startswith("M"):
+        end += 1
+    if end >= len(line):
+        return line
+    words, blank, _ = line[: end + 1].rpartition(" ")
+    return words.rstrip() if blank and words.strip() else line[:end]
+
+
+def write_samples(engine: Engine, prompts: Sequence[str], params: EvaluateParams, *, limit_s: float = math.inf) -> str:
     """Markdown with one fenced text for each prompt; the seed of each follows from its place. What `limit_s` is too short for is cut off, and that is said:
     each text has its part of the time that is left.
     """
@@ -23,9 +45,9 @@ def write_samples(engine: Engine, params: EvaluateParams, *, limit_s: float = ma
         "# Samples",
         f"Temperature {params.temperature}, top-k {params.top_k}, top-p {params.top_p}, seed {params.seed}, {params.sample_tokens} tokens each.",
     ]
-    for place, prompt in enumerate(params.prompts):
+    for place, prompt in enumerate(prompts):
         now_s = time.perf_counter()
-        until_s = now_s + (end_s - now_s) / (len(params.prompts) - place)
+        until_s = now_s + (end_s - now_s) / (len(prompts) - place)
         stream = engine.stream(
             prompt,
             max_tokens=params.sample_tokens,

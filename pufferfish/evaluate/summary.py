@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from pufferfish.base.errors import UserError
-from pufferfish.data.shards import open_tokens
+from pufferfish.data.shards import open_tokens, read_validation_text
 from pufferfish.data.tokenizer import load_tokenizer
 from pufferfish.evaluate.baselines import Baselines
-from pufferfish.evaluate.samples import write_samples
+from pufferfish.evaluate.samples import beginnings, write_samples
 from pufferfish.evaluate.validation import Validation, as_trained, evaluate_validation
 from pufferfish.generate.engine import Engine
 from pufferfish.model.load import load_model
@@ -46,7 +46,8 @@ def evaluate_model(
     with timed("model loaded", say):
         model, plan = load_model(model_folder, device=device)
     with timed("samples", say):
-        samples = write_samples(Engine(model, load_tokenizer(model_folder / "tokenizer.json")), params, limit_s=samples_limit_s(trained))
+        prompts = beginnings(read_validation_text(subset_folder)) if params.prompts == "auto" else params.prompts
+        samples = write_samples(Engine(model, load_tokenizer(model_folder / "tokenizer.json")), prompts, params, limit_s=samples_limit_s(trained))
     with timed(f"{len(validation_N)} tokens of validation text in {plan.train.dtype}", say):
         validation = evaluate_validation(as_trained(model, plan.train), validation_N, num_bytes=subset.validation.num_bytes)
     return make_evaluation(validation, baselines(), plan=plan, weights_sha256=outcome.weights_sha256), samples

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pufferfish.base.errors import UserError
 from pufferfish.model.cache import LayerCache
 from pufferfish.model.linear import Linear
 from pufferfish.model.norm import RMSNorm, normalize
@@ -124,9 +125,11 @@ def takes_groups(q_BTNH: torch.Tensor) -> bool:
 
 
 def attend_flash(q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor) -> torch.Tensor:
-    """The flash-attn package, for NVIDIA Ampere and newer in half precision."""
-    from flash_attn import flash_attn_func  # an optional extra
-
+    """The flash-attn package, for NVIDIA Ampere and newer in half precision. Raises UserError where it is not installed."""
+    try:
+        from flash_attn import flash_attn_func  # an optional extra
+    except ModuleNotFoundError as error:
+        raise UserError("flash-attn is not installed", saw=str(error), fix="`pip install flash-attn`, or set `train.attention: auto`") from None
     return flash_attn_func(q_BTNH, k_BTKH, v_BTKH, causal=True)
 
 

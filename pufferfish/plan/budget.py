@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_duration
 from pufferfish.schema.hardware import Hardware
-from pufferfish.schema.plan import BudgetPlan, Phases
+from pufferfish.schema.plan import NUM_PAUSES, BudgetPlan, Phases
 
 # Each phase is start-up, which is a multiple of importing torch on this machine, and work. Set by hand to a few runs on 2 cores (docs/LOG.md).
 PROBE_STARTS, PROBE_S = 1.0, 1.9
@@ -19,7 +19,6 @@ RESERVE_MARGIN = 1.25  # on evaluation and export, which nobody can shorten when
 SEVERAL = 3  # earlier pipelines, one of which may have met an accident
 RESERVE_FACTORS = (1.0, 4.0)  # at least and at most, on what they are estimated to take: small pipelines say little of what large ones take
 PAUSE_S = 0.45  # DVC between two stages
-NUM_PAUSES = 5
 EVALUATED_PER_TRAINED = 3.0  # a forward pass costs a third of both, but a simple model is counted beside it and samples are written
 # For each parameter: loading and writing samples; writing, loading again, comparing and hashing the export; hashing between the stages. Seen with 124 million
 # parameters on 2 cores, 497 MB (docs/LOG.md).

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from pufferfish.plan import memory, recipe, scaling, speed
 from pufferfish.plan.memory import Memory
 from pufferfish.plan.prices import Price, StepTime, Vocabulary
-from pufferfish.plan.scaling import Text
+from pufferfish.plan.scaling import Learner, Text
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 
 FEWEST_STEPS = 100  # of the optimizer: with fewer, nothing is learned
@@ -53,20 +54,16 @@ class Candidate:
         """Whether an average of its last weights teaches it."""
         return self.train.teacher_share > 0
 
-    @property
+    @cached_property
     def num_steps(self) -> int:
         """Optimizer steps: those that fit, but no more than are good for it."""
         if self.train.clock == "steps":
             return self.train.num_steps
-        text = self.text
-        steps_per_epoch = text.unique_bytes / (self.train.tokens_per_step * self.vocabulary.bytes_per_token)
+        steps_per_epoch = self.text.unique_bytes / (self.train.tokens_per_step * self.vocabulary.bytes_per_token)
         if self.fitting_steps <= steps_per_epoch:
             return self.fitting_steps
-        rarity = self.model.vocab_size * self.vocabulary.bytes_per_token / text.unique_bytes
-        size = block_params(self.model, self.price), self.price.num_params, self.model.d_model
-        tokens = self.model.vocab_size, text.unique_bytes / self.vocabulary.bytes_per_token
-        reader = scaling.Reader(*size, text.unique_bytes, text.wear, rarity, text.hardening, text.noisy_from, *tokens, is_taught=self.is_taught)
-        epochs = scaling.worthwhile_epochs(self.fitting_steps / steps_per_epoch, reader)
+        learner = learner_of(self.model, self.price, bytes_per_token=self.vocabulary.bytes_per_token, is_taught=self.is_taught)
+        epochs = scaling.worthwhile_epochs(learner, self.text, self.fitting_steps / steps_per_epoch)
         return min(self.fitting_steps, max(FEWEST_STEPS, round(epochs * steps_per_epoch)))
 
     def epochs(self, text: Text) -> float:
@@ -121,24 +118,15 @@ class Candidate:
 
 def by_law(model: ModelPlan, price: Price, text: Text, *, tokens: int, tokens_per_step: int, bytes_per_token: float, is_taught: bool = False) -> float:
     """Validation bits per byte that the loss law expects of a model."""
-    return (1 - scaling.LOOKUP_GAIN[model.lookup]) * scaling.val_bpb(
-        num_layers=model.num_layers,
-        block_params=block_params(model, price),
-        num_params=price.num_params,
-        vocab_size=model.vocab_size,
-        d_model=model.d_model,
-        seq_len=model.seq_len,
-        tokens=tokens,
-        bytes_per_token=bytes_per_token,
-        text=text,
-        tokens_per_step=tokens_per_step,
-        is_taught=is_taught,
-    )
+    learner = learner_of(model, price, bytes_per_token=bytes_per_token, is_taught=is_taught)
+    bpb = scaling.val_bpb(learner, text, num_layers=model.num_layers, seq_len=model.seq_len, tokens=tokens, tokens_per_step=tokens_per_step)
+    return (1 - scaling.LOOKUP_GAIN[model.lookup]) * bpb
 
 
-def block_params(model: ModelPlan, price: Price) -> int:
-    """Those of the blocks' matrices."""
-    return price.matmul_params - model.vocab_size * model.d_model
+def learner_of(model: ModelPlan, price: Price, *, bytes_per_token: float, is_taught: bool) -> Learner:
+    """The model as the law sees it."""
+    block_params = price.matmul_params - model.vocab_size * model.d_model
+    return Learner(block_params, price.num_params, model.d_model, model.vocab_size, bytes_per_token, is_taught=is_taught)
 
 
 def held(model: ModelPlan, price: Price, train: TrainPlan) -> Memory:

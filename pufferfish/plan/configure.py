@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from pufferfish.base.errors import UserError
 from pufferfish.plan import memory, recipe, scaling, speed
@@ -40,6 +41,11 @@ class Situation:
         return self.machine.hardware
 
     @cached_property
+    def known_bare(self) -> dict[tuple[Any, ...], TrainPlan]:
+        """Trainings of `bare`: thousands of candidates share a few hundred."""
+        return {}
+
+    @cached_property
     def with_teacher(self) -> Situation:
         """The same for trainings that an average of their last weights teaches."""
         return replace(self, train=self.train.model_copy(update={"teacher_share": recipe.TEACHER_SHARE}))
@@ -57,6 +63,17 @@ class Situation:
             raise UserError(f"{wish} does not run on this machine", saw=f"train.dtype: {wish}; measured are {known}", fix="set `train.dtype: auto`")
         return wish
 
+    def attention(self, seq_len: int) -> str:
+        """The pinned kernel, or the fastest. Raises UserError where the pinned one does not run."""
+        kernel, seen = recipe.attention_for(self.train, self.hardware.fingerprint.device, seq_len), self.hardware.fingerprint
+        if kernel != "flash_attn" or (seen.device == "cuda" and float(seen.gpus[0].compute_capability) >= recipe.OLDEST_FLASH and self.dtype != "float32"):
+            return kernel
+        where = f"{seen.gpus[0].name}, compute capability {seen.gpus[0].compute_capability}" if seen.device == "cuda" else "a CPU"
+        needs = f"it takes half precision on NVIDIA devices of compute capability {recipe.OLDEST_FLASH} and more"
+        raise UserError(
+            "flash-attn does not run here", saw=f"train.attention: flash_attn, on {where} in {self.dtype}; {needs}", fix="set `train.attention: auto`"
+        )
+
 
 def longest_context(text: Text, vocabulary: Vocabulary) -> int:
     """Tokens of which the text surely gives a window."""
@@ -69,9 +86,10 @@ def configurations(situation: Situation, models: Iterable[ModelPlan], vocabulari
     for model in models:
         if model.seq_len > longest_context(situation.text, by_size[model.vocab_size]):
             continue
-        price = situation.price_of(model, recipe.attention_for(situation.hardware.fingerprint.device, model.seq_len))
+        price, vocabulary = situation.price_of(model, situation.attention(model.seq_len)), by_size[model.vocab_size]
         for is_compiled in compile_choices(situation):
-            yield from _with_batches(situation, model, price, by_size[model.vocab_size], is_compiled=is_compiled)
+            if not is_compiled or may_pay_to_compile(situation, vocabulary):
+                yield from _with_batches(situation, model, price, vocabulary, is_compiled=is_compiled)
 
 
 def largest_divisor(number: int, *, at_most: int) -> int:
@@ -91,6 +109,14 @@ def compile_choices(situation: Situation) -> list[bool]:
     if wish != "auto":
         return [wish]
     return [False, True] if measured.has_compiler else [False]
+
+
+def may_pay_to_compile(situation: Situation, vocabulary: Vocabulary) -> bool:
+    """Whether compiled steps could be more in the time that is left to them, or are pinned, or counted."""
+    if situation.train.compile != "auto" or situation.train.num_steps != "auto":
+        return True
+    eager_s, compiled_s = (loop_seconds(situation, vocabulary, is_compiled=is_compiled) for is_compiled in (False, True))
+    return compiled_s > speed.COMPILED_SHARE[situation.hardware.fingerprint.device] * eager_s
 
 
 def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabulary: Vocabulary, *, is_compiled: bool) -> Iterator[Candidate]:
@@ -151,7 +177,7 @@ def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: 
     loop_s = loop_seconds(situation, vocabulary, is_compiled=is_compiled)
     if loop_s <= 0 and situation.train.num_steps == "auto":
         return None
-    train = fitted(situation, model, price, tokens_per_step=tokens_per_step, loop_s=loop_s, is_compiled=is_compiled)
+    train = fitted(situation, model, price, tokens_per_step=tokens_per_step, is_compiled=is_compiled)
     if train is None:
         return None
     of = situation.machine, price, model, train
@@ -159,7 +185,7 @@ def configure(situation: Situation, model: ModelPlan, price: Price, vocabulary: 
     return Candidate(model, train, price, predicted_s, speed.pass_seconds(*of) / predicted_s, loop_s, vocabulary, situation.text)
 
 
-def fitted(situation: Situation, model: ModelPlan, price: Price, *, tokens_per_step: int, loop_s: float, is_compiled: bool) -> TrainPlan | None:
+def fitted(situation: Situation, model: ModelPlan, price: Price, *, tokens_per_step: int, is_compiled: bool) -> TrainPlan | None:
     """A training with the largest micro-batch that fits, activations recomputed only if nothing else does. None where nothing does."""
     sequences, embedding_params = tokens_per_step // model.seq_len, recipe.embedding_params(model, price)
     limit_bytes = memory.USABLE_SHARE * situation.hardware.usable_memory_bytes
@@ -167,15 +193,23 @@ def fitted(situation: Situation, model: ModelPlan, price: Price, *, tokens_per_s
     if pinned != "auto" and sequences % pinned:
         return None
     for is_checkpointed in (False, True):
-        train = bare(situation, model, tokens_per_step=tokens_per_step, loop_s=loop_s, is_compiled=is_compiled, is_checkpointed=is_checkpointed)
+        train = bare(situation, model, tokens_per_step=tokens_per_step, is_compiled=is_compiled, is_checkpointed=is_checkpointed)
         fits = memory.largest_micro_batch(price, train, seq_len=model.seq_len, embedding_params=embedding_params, limit_bytes=limit_bytes)
         if fits >= (1 if pinned == "auto" else pinned):
             return train.model_copy(update={"micro_batch": largest_divisor(sequences, at_most=fits) if pinned == "auto" else pinned})
     return None
 
 
-def bare(situation: Situation, model: ModelPlan, *, tokens_per_step: int, loop_s: float, is_compiled: bool, is_checkpointed: bool) -> TrainPlan:
-    """A training with one sequence at a time, which takes the least memory."""
+def bare(situation: Situation, model: ModelPlan, *, tokens_per_step: int, is_compiled: bool, is_checkpointed: bool) -> TrainPlan:
+    """A training with one sequence at a time, which takes the least memory. Only what paces and memory depend on is right about it."""
+    key = (model.d_model, model.seq_len, model.is_tied, tokens_per_step, is_compiled, is_checkpointed)  # all of a model that a recipe sees
+    known = situation.known_bare
+    if key not in known:
+        known[key] = _bare(situation, model, tokens_per_step=tokens_per_step, is_compiled=is_compiled, is_checkpointed=is_checkpointed)
+    return known[key]
+
+
+def _bare(situation: Situation, model: ModelPlan, *, tokens_per_step: int, is_compiled: bool, is_checkpointed: bool) -> TrainPlan:
     return recipe.train_plan(
         situation.train,
         situation.data,
@@ -185,9 +219,9 @@ def bare(situation: Situation, model: ModelPlan, *, tokens_per_step: int, loop_s
         tokens_per_step=tokens_per_step,
         micro_batch=1,
         num_steps=1,
-        train_s=loop_s,
+        train_s=0.0,
         best_tokens_per_step=tokens_per_step,
-        epochs=0.0,  # not known yet, like the text, and nothing that paces or memory depend on
+        epochs=0.0,
         per_byte=0.0,
         teacher_share=0.0 if situation.train.teacher_share == "auto" else situation.train.teacher_share,
         is_compiled=is_compiled,

@@ -36,7 +36,7 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
     if known := case.text.experience.num_outcomes:
         rows.append(f"{known} earlier training{'s' if known > 1 else ''} on this text: the law is corrected by {case.text.experience.correction - 1:+.1%}")
     if not best.measured:
-        rows.append("the pace is predicted from the machine's measured speeds: no step of this configuration was measured")
+        rows.append("the pace is predicted from the machine's speeds: no step of this configuration was measured")
     if epochs > 1:
         rows.append(f"the text is read {epochs:.1f} times" + ("; more text would help" if case.text is case.all_text else ""))
     if epochs > 1 and case.text is not case.all_text and selection.train_bytes < case.all_text.unique_bytes:

@@ -1,14 +1,17 @@
 """Pilots: short trainings on the text itself, each annealed to zero, that correct the loss law before the choice.
 
-All run for the same time, so that they compare what matters: what a shape reaches by then. Their mean error says how far the law is off on this text, and what
-each is off from that mean says which shapes the law favours wrongly.
+All of a rung run for the same time, so that they compare what matters: what a shape reaches by then. Their mean error says how far the law is off on this
+text, and what each is off from that mean says which shapes the law favours wrongly. Where there is time, the better half has twice the time once more
+(successive halving: Jamieson and Talwalkar, 2016, arXiv 1502.07943), since what short trainings say of long ones is little.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 
 from pufferfish.base.units import format_count
 from pufferfish.plan import recipe, scaling, speed
@@ -17,14 +20,15 @@ from pufferfish.plan.candidate import FEWEST_STEPS, Candidate, by_law
 from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.choose import KERNEL, choose, distance, measurement_s
 from pufferfish.plan.configure import Situation, fitted, largest_divisor, whole_tokens_per_step
-from pufferfish.plan.prices import Pilot
+from pufferfish.plan.prices import Pilot, RunPilot
 from pufferfish.plan.scaling import Experience, Text
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
 
 # Guesses, but for what follows from them.
 READING_S = 4.0  # for the text and its tokenizer, and torch in this process
-SHORTEST_S, LONGEST_S = 4.0, 20.0  # a pilot: shorter ones are mostly warm-up, longer ones take more from the training than they tell
-FEWEST, MOST = 2, 4  # a single one cannot change the choice
+SHORTEST_S = 4.0  # a pilot: shorter ones are mostly warm-up
+LONGEST_S, LONGEST_SHARE = 20.0, 1 / 360  # of the first rung, the greater of both, the share of the budget: longer ones take more than they tell
+FEWEST, MOST = 2, 4  # in a rung: a single one cannot change the choice
 USED_SHARE = 0.95  # of the time left over
 STEPS_SHARE, EVALUATED_SHARE = 0.75, 0.15  # of a pilot's time: steps, and validation; the rest is building and a first step
 ENCODED_SHARE = 0.15  # of the time left over: where the text would take longer to encode, pilots read it again
@@ -53,13 +57,31 @@ def fly(case: Case, measuring: Measuring, situation: Situation, candidates: list
     candidates, picks = _measured(measuring, candidates, picks)
     if not divided(case, situation, picks, left_s())[0]:
         return candidates, []
-    run = measuring.open_pilots(data, _sample_bytes(picks, left_s()))
+    run = measuring.open_pilots(data, _sample_bytes(case, picks, left_s()))
     wanted, limit_s = divided(case, situation, picks, left_s())
-    found = []
-    for model, train in wanted:
-        pilot = run(model, train, limit_s) if left_s() > limit_s / 2 else None  # another one took too long
-        found += [pilot] if pilot else []
+    found: list[Pilot] = []
+    while wanted:
+        rung = _flown(run, wanted, limit_s, left_s)
+        found += rung
+        picks, limit_s = _better_half(case, picks, found, {pilot.model for pilot in rung}), 2 * limit_s
+        wanted = orders(case, situation, picks, limit_s) if len(picks) >= FEWEST and len(picks) * limit_s <= left_s() else []
     return candidates, found
+
+
+def _flown(run: RunPilot, wanted: Sequence[tuple[ModelPlan, TrainPlan]], limit_s: float, left_s: Callable[[], float]) -> list[Pilot]:
+    pilots = (run(model, train, limit_s) if left_s() > limit_s / 2 else None for model, train in wanted)  # None: another one took too long
+    return [pilot for pilot in pilots if pilot]
+
+
+def _better_half(case: Case, picks: Sequence[Candidate], found: Sequence[Pilot], flown: Collection[ModelPlan]) -> list[Candidate]:
+    """Of those whose pilot came to something, by what all pilots say of them."""
+    text, picks = learn(case, [*case.pilots, found], [pick for pick in picks if pick.model in flown])
+    return sorted(picks, key=lambda pick: pick.forecast(text))[: (len(picks) + 1) // 2]
+
+
+def longest_s(case: Case) -> float:
+    """A pilot of the first rung."""
+    return max(LONGEST_S, LONGEST_SHARE * case.total_s)
 
 
 def _most(left_s: float) -> int:
@@ -89,18 +111,18 @@ def _measured(measuring: Measuring, candidates: list[Candidate], picks: list[Can
     return [each for each in candidates if not each.measured or each.measured.fits], [each for each in known.values() if each.measured and each.measured.fits]
 
 
-def _sample_bytes(picks: Sequence[Candidate], left_s: float) -> int:
+def _sample_bytes(case: Case, picks: Sequence[Candidate], left_s: float) -> int:
     """Text that the quickest pilot reads once, or what can be encoded in its share of the time."""
     vocabulary = picks[0].vocabulary
     tokens_per_s = max(pick.train.tokens_per_step / pick.step_s for pick in picks)
-    read = min(LONGEST_S, left_s / len(picks)) * STEPS_SHARE * tokens_per_s * vocabulary.bytes_per_token
+    read = min(2 * longest_s(case), left_s / len(picks)) * STEPS_SHARE * tokens_per_s * vocabulary.bytes_per_token
     return max(LEAST_SAMPLE_BYTES, int(min(read, 1e6 * ENCODED_SHARE * left_s / vocabulary.encode_s_per_mb)))
 
 
 def divided(case: Case, situation: Situation, picks: Sequence[Candidate], left_s: float) -> tuple[list[tuple[ModelPlan, TrainPlan]], float]:
     """What is trained, and for how many seconds each: as many of the first picks as all get enough steps."""
     for num in range(min(len(picks), _most(left_s)), FEWEST - 1, -1):
-        limit_s = min(LONGEST_S, left_s / num)
+        limit_s = min(longest_s(case), left_s / num)
         if len(wanted := orders(case, situation, picks[:num], limit_s)) == num:
             return wanted, limit_s
     return [], 0.0
@@ -125,7 +147,7 @@ def _order(case: Case, situation: Situation, pick: Candidate, limit_s: float) ->
 
 
 def _with_batch(case: Case, situation: Situation, pick: Candidate, tokens_per_step: int, limit_s: float) -> TrainPlan | None:
-    train = fitted(situation, pick.model, pick.price, tokens_per_step=tokens_per_step, loop_s=limit_s, is_compiled=False)
+    train = fitted(situation, pick.model, pick.price, tokens_per_step=tokens_per_step, is_compiled=False)
     if train is None:
         return None
     train = train.model_copy(update={"teacher_share": 0.0})  # also where one is pinned: a text that is read once teaches better, and the law is asked so
@@ -145,25 +167,38 @@ def _expected(case: Case, pick: Candidate, train: TrainPlan) -> float:
 
 def learn(case: Case, rounds: Sequence[Sequence[Pilot]], candidates: list[Candidate]) -> tuple[Text, list[Candidate]]:
     """The text with what all pilots say of it, and the candidates with what the pilots near to them say of their shapes."""
-    errors = [[(pilot.model, log_error(case, pilot)) for pilot in pilots] for pilots in rounds if pilots]
-    if not errors:
+    found = [_errors(case, pilots) for pilots in rounds if pilots]
+    if not found:
         return case.text, candidates
-    text = replace(case.text, experience=case.text.experience.with_pilots([error for each in errors for _, error in each]))
-    deviations = [(model, error - _mean(each)) for each in errors for model, error in each]  # only from those of the same time
+    text = replace(case.text, experience=case.text.experience.with_pilots([error for errors, _ in found for error in errors.values()]))
+    deviations = [pair for _, each in found for pair in each.items()]
     return text, [replace(candidate, learned=math.exp(CARRIED * _near(candidate.model, deviations))) for candidate in candidates]
+
+
+def _errors(case: Case, pilots: Sequence[Pilot]) -> tuple[dict[ModelPlan, float], dict[ModelPlan, float]]:
+    """Of one plan, by model: what its longest pilot is off, and by how much more than the others of the first rung. Only those of the same time are compared,
+    so the mean of a later rung stays what it was before."""
+    errors: dict[ModelPlan, float] = {}
+    deviations: dict[ModelPlan, float] = {}
+    for _, rung in groupby(sorted(pilots, key=attrgetter("limit_s")), key=attrgetter("limit_s")):
+        found = {pilot.model: log_error(case, pilot) for pilot in rung}
+        common = _mean(found.values()) - _mean([deviations.get(model, 0.0) for model in found])
+        errors |= found
+        deviations |= {model: error - common for model, error in found.items()}
+    return errors, deviations
 
 
 def log_error(case: Case, pilot: Pilot) -> float:
     """Logarithm of what it reached over what the bare law says of its own tokens, batch and text."""
-    price = case.price_of(pilot.model, recipe.attention_for(case.hardware.fingerprint.device, pilot.model.seq_len))
+    price = case.price_of(pilot.model, recipe.attention_for(case.params.train, case.hardware.fingerprint.device, pilot.model.seq_len))
     text = replace(case.text, unique_bytes=pilot.unique_bytes, experience=Experience())
     return math.log(
         pilot.val_bpb / by_law(pilot.model, price, text, tokens=pilot.tokens, tokens_per_step=pilot.tokens_per_step, bytes_per_token=pilot.bytes_per_token)
     )
 
 
-def _mean(errors: Sequence[tuple[ModelPlan, float]]) -> float:
-    return sum(error for _, error in errors) / len(errors)
+def _mean(numbers: Collection[float]) -> float:
+    return sum(numbers) / len(numbers)
 
 
 def _near(model: ModelPlan, deviations: Sequence[tuple[ModelPlan, float]]) -> float:

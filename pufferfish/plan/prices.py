@@ -50,6 +50,7 @@ class Pilot:
     num_steps: int
     bytes_per_token: float
     unique_bytes: float  # of the text that it read from
+    limit_s: float  # the time that it had
     val_bpb: float
 
     @property

@@ -27,14 +27,18 @@ INPUT_NOISE = 0.05  # of the inputs replaced, in a text that is read often: a te
 WARMUP_SHARE, COOLDOWN_SHARE, FINAL_LR_SHARE = 0.02, 0.55, 0.02
 TAUGHT_COOLDOWN_SHARE = 0.3  # where an average will be kept: 0.55 was 1.2 % worse, 0.15 as good (docs/LOG.md)
 
+Kernel = Literal["explicit", "sdpa", "flash_attn"]
+OLDEST_FLASH = 8.0  # compute capability of Ampere, the oldest that flash-attn 2 serves
 LONGEST_EXPLICIT = 2048  # context up to which explicit attention is taken on CPUs
 NUM_EVALS = 8
 EVAL_SHARE = 0.0015  # of the training time, for one evaluation
 CHECKPOINT_SHARE, CHECKPOINT_S = 0.05, (20.0, 600.0)  # of the training time, between two limits
 
 
-def attention_for(device: str, seq_len: int) -> Literal["explicit", "sdpa", "flash_attn"]:
-    """The kernel that is fastest on the device at this context."""
+def attention_for(wish: TrainParams, device: str, seq_len: int) -> Kernel:
+    """The pinned kernel, or the one that is fastest on the device at this context."""
+    if wish.attention != "auto":
+        return wish.attention
     return "explicit" if device == "cpu" and seq_len <= LONGEST_EXPLICIT else "sdpa"
 
 
@@ -71,7 +75,7 @@ def train_plan(
         num_threads=hardware.fingerprint.num_threads,
         memory_bytes=hardware.usable_memory_bytes,
         dtype=dtype,
-        attention=attention_for(hardware.fingerprint.device, model.seq_len),
+        attention=attention_for(wish, hardware.fingerprint.device, model.seq_len),
         is_compiled=is_compiled,
         is_checkpointed=is_checkpointed,
         optimizer=optimizer,

@@ -189,83 +189,67 @@ class Text:
         return float(self.difficulty * to_the_end * copies * self.experience.correction)
 
 
-def val_bpb(
-    *,
-    num_layers: int,
-    block_params: float,
-    num_params: float,
-    vocab_size: int,
-    d_model: int,
-    seq_len: int,
-    tokens: float,
-    bytes_per_token: float,
-    text: Text,
-    tokens_per_step: float,
-    is_taught: bool = False,
-) -> float:
-    """Forecast of validation bits per byte."""
-    epochs = tokens * bytes_per_token / text.unique_bytes
-    rarity = vocab_size * bytes_per_token / text.unique_bytes
-    reader = Reader(block_params, num_params, d_model, text.unique_bytes, text.wear, rarity, noisy_from=text.noisy_from, is_taught=is_taught)
-    batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2 + few_sequences_cost(tokens_per_step, seq_len)
-    deep = max(2.0, min(num_layers, MOST_LAYERS, d_model / WIDTH_PER_LAYER))
-    depth = 1 + LONE_LAYER if num_layers == 1 else 1 - DEEPER * math.log(deep / 2)
-    learnable = min(tokens, LEARNABLE * block_params)
-    fresh = min(tokens / max(1.0, epochs), LEARNABLE * block_params)
-    seen = min(seq_len, max(SHORTEST_TRIED, REACH * text.document_bytes / bytes_per_token))
-    costs = (1 + context_cost(seen, learnable)) * (1 + vocabulary_cost(vocab_size, fresh, epochs)) * batch * depth
-    bpb = text.factor(tokens * bytes_per_token) * by_reading(epochs, reader) * costs
-    uniform = math.log2(vocab_size) / bytes_per_token  # what a guess among all tokens comes to: nothing that learns is worse
-    return float(bpb / (1 + (bpb / uniform) ** BOUND_POWER) ** (1 / BOUND_POWER))
-
-
 @dataclass(frozen=True)
-class Reader:
-    """A model and the text that it reads, as far as the number of readings depends on them."""
+class Learner:
+    """What the law needs to know of a model, but for its depth and its context."""
 
-    block_params: float
+    block_params: float  # of the blocks' matrices
     num_params: float
     d_model: int
-    unique_bytes: float
-    wear: float = 1.0
-    rarity: float = 0.0  # see `repetition_cost`
-    hardening: float = 0.0  # see `Text.hardening`; counts only where numbers of readings are compared
-    noisy_from: float = NOISE_EPOCHS  # see `Text`
-    vocab_size: int = 0  # and the tokens of one reading; both count only where numbers of readings are compared
-    unique_tokens: float = 0.0
+    vocab_size: int
+    bytes_per_token: float  # of the text in this vocabulary
     is_taught: bool = False  # by an average of its weights
 
 
-def by_reading(epochs: float, reader: Reader) -> float:
+def val_bpb(learner: Learner, text: Text, *, num_layers: int, seq_len: int, tokens: float, tokens_per_step: float) -> float:
+    """Forecast of validation bits per byte."""
+    num_bytes = tokens * learner.bytes_per_token
+    epochs = num_bytes / text.unique_bytes
+    batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2 + few_sequences_cost(tokens_per_step, seq_len)
+    deep = max(2.0, min(num_layers, MOST_LAYERS, learner.d_model / WIDTH_PER_LAYER))
+    depth = 1 + LONE_LAYER if num_layers == 1 else 1 - DEEPER * math.log(deep / 2)
+    seen = min(seq_len, max(SHORTEST_TRIED, REACH * text.document_bytes / learner.bytes_per_token))
+    context = 1 + context_cost(seen, min(tokens, LEARNABLE * learner.block_params))
+    vocabulary = 1 + vocabulary_cost(learner.vocab_size, _learnable(tokens / max(1.0, epochs), learner), epochs)
+    bpb = text.factor(num_bytes) * by_reading(learner, text, epochs) * context * vocabulary * batch * depth
+    uniform = math.log2(learner.vocab_size) / learner.bytes_per_token  # what a guess among all tokens comes to: nothing that learns is worse
+    return float(bpb / (1 + (bpb / uniform) ** BOUND_POWER) ** (1 / BOUND_POWER))
+
+
+def by_reading(learner: Learner, text: Text, epochs: float) -> float:
     """What the law says of a model that reads a text so many times, with the best batch, context and vocabulary."""
-    data = effective_bytes(epochs * reader.unique_bytes, reader.unique_bytes) / 1e6
-    by_size, by_data = A * (reader.block_params / 1e6) ** -ALPHA + NARROW * 128 / reader.d_model, B * data**-BETA
+    data = effective_bytes(epochs * text.unique_bytes, text.unique_bytes) / 1e6
+    by_size, by_data = A * (learner.block_params / 1e6) ** -ALPHA + NARROW * 128 / learner.d_model, B * data**-BETA
     reducible = (by_size ** (1 / TOGETHER) + by_data ** (1 / TOGETHER)) ** TOGETHER
+    rarity = learner.vocab_size * learner.bytes_per_token / text.unique_bytes
     repetition = repetition_cost(
-        reader.num_params, epochs, reader.unique_bytes, reader.wear, rarity=reader.rarity, noisy_from=reader.noisy_from, is_taught=reader.is_taught
+        learner.num_params, epochs, text.unique_bytes, text.wear, rarity=rarity, noisy_from=text.noisy_from, is_taught=learner.is_taught
     )
     return float((IRREDUCIBLE + reducible) * (1 + repetition))
 
 
-def _compared(epochs: float, reader: Reader) -> float:
-    hardening = 0.0 if reader.is_taught else reader.hardening  # eight readings of a hard text were better than four, where this would have said equal
-    bpb = by_reading(epochs, reader) * min(epochs, FITTED_BYTES / reader.unique_bytes) ** hardening
-    if not reader.vocab_size:
-        return float(bpb)
-    fresh = min(reader.unique_tokens * min(1.0, epochs), LEARNABLE * reader.block_params)
-    return float(bpb * (1 + vocabulary_cost(reader.vocab_size, fresh, epochs)))
+def worthwhile_epochs(learner: Learner, text: Text, fitting: float) -> float:
+    """How often a text is best read where there is time for `fitting` readings: that often, or less where more would do harm."""
+    known = zip(EPOCHS, _by_epochs(learner, text), strict=True)
+    most = min(fitting, EPOCHS[-1])
+    return min([(most, _compared(learner, text, most)), *((epochs, bpb) for epochs, bpb in known if epochs < most)], key=itemgetter(1))[0]
 
 
 @cache
-def _by_epochs(reader: Reader) -> tuple[float, ...]:
-    return tuple(_compared(each, reader) for each in EPOCHS)
+def _by_epochs(learner: Learner, text: Text) -> tuple[float, ...]:
+    return tuple(_compared(learner, text, epochs) for epochs in EPOCHS)
 
 
-def worthwhile_epochs(fitting: float, reader: Reader) -> float:
-    """How often a text is best read where there is time for `fitting` readings: that often, or less where more would do harm."""
-    known = zip(EPOCHS, _by_epochs(reader), strict=True)
-    most = min(fitting, EPOCHS[-1])
-    return min([(most, _compared(most, reader)), *((epochs, bpb) for epochs, bpb in known if epochs < most)], key=itemgetter(1))[0]
+def _compared(learner: Learner, text: Text, epochs: float) -> float:
+    """Numbers of readings are compared as on a text that stays as hard as it is, and each with what the vocabulary costs after one of them."""
+    hardening = 0.0 if learner.is_taught else text.hardening  # eight readings of a hard text were better than four, where this would have said equal
+    fresh = _learnable(text.unique_bytes / learner.bytes_per_token * min(1.0, epochs), learner)
+    bpb = by_reading(learner, text, epochs) * min(epochs, FITTED_BYTES / text.unique_bytes) ** hardening
+    return float(bpb * (1 + vocabulary_cost(learner.vocab_size, fresh, epochs)))
+
+
+def _learnable(tokens: float, learner: Learner) -> float:
+    return min(tokens, LEARNABLE * learner.block_params)
 
 
 def interval(forecast: float, spread: float) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pufferfish.plan import recipe, scaling, speed
+from pufferfish.plan import scaling, speed
 from pufferfish.plan.candidate import held
 from pufferfish.plan.configure import Situation, bare, fitted, whole_tokens_per_step
 from pufferfish.plan.memory import PROCESS_BYTES, USABLE_SHARE
@@ -22,7 +22,7 @@ EAGER = TrainParams(compile=False)
 
 @dataclass(frozen=True)
 class Sizing:
-    """One configuration on one machine. Times are predicted from measured speeds, good to some ten per cent."""
+    """One configuration on one machine. Times are predicted from the machine's speeds, good to some ten per cent where these were measured."""
 
     model: ModelPlan
     train: TrainPlan
@@ -43,12 +43,12 @@ class Sizing:
 
 def size_up(model: ModelPlan, hardware: Hardware, price_of: PriceOf, wish: TrainParams = EAGER, *, tokens: int | None = None) -> Sizing:
     """The usual recipe, but for what is wished, for so many tokens, by default 20 for each parameter. A training that does not fit is sized at its smallest."""
-    price = price_of(model, recipe.attention_for(hardware.fingerprint.device, model.seq_len))
-    tokens = tokens or TOKENS_PER_PARAMETER * price.num_params
     situation = Situation(Machine(hardware), DataParams(), wish, price_of, Text(1.0, 1.0), lambda vocabulary: 0.0)
+    price = price_of(model, situation.attention(model.seq_len))
+    tokens = tokens or TOKENS_PER_PARAMETER * price.num_params
     tokens_per_step = whole_tokens_per_step(situation, model, scaling.best_tokens_per_step(tokens))
-    fitting = fitted(situation, model, price, tokens_per_step=tokens_per_step, loop_s=0.0, is_compiled=False)
-    train = fitting or bare(situation, model, tokens_per_step=tokens_per_step, loop_s=0.0, is_compiled=False, is_checkpointed=True)
+    fitting = fitted(situation, model, price, tokens_per_step=tokens_per_step, is_compiled=False)
+    train = fitting or bare(situation, model, tokens_per_step=tokens_per_step, is_compiled=False, is_checkpointed=True)
     if wish.micro_batch != "auto":
         train = train.model_copy(update={"micro_batch": wish.micro_batch})
     table = model.vocab_size * model.d_model

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_bytes, format_count, format_duration
-from pufferfish.plan import recipe, space
+from pufferfish.plan import space
 from pufferfish.plan.candidate import Candidate
 from pufferfish.plan.case import Case, Measuring, Selection
 from pufferfish.plan.choose import informed, measurement_s
@@ -97,7 +97,7 @@ def _configured(case: Case, situation: Situation, model: ModelPlan, vocabulary: 
     wish = situation.train
     unit = model.seq_len * (1 if wish.micro_batch == "auto" else wish.micro_batch)
     tokens_per_step = max(1, round(TOKENS_PER_STEP / unit)) * unit if wish.tokens_per_step == "auto" else wish.tokens_per_step
-    price = situation.price_of(model, recipe.attention_for(case.hardware.fingerprint.device, model.seq_len))
+    price = situation.price_of(model, situation.attention(model.seq_len))
     if contradiction := longer_than_text(situation, [model], [vocabulary]) or contradiction_of(situation, [model]):
         raise contradiction
     is_compiled = compile_choices(situation)[0]  # only where it is pinned: nothing is searched

@@ -218,6 +218,7 @@ class TrainParams(Strict):
     teacher_share: OrAuto[TeacherShare] = Field("auto", description="share of the targets that an average of the last weights gives")
     clip_norm: OrAuto[Annotated[float, Field(strict=True, gt=0)]] = Field("auto", description="global gradient norm above which gradients are scaled down")
     dtype: OrAuto[Literal["float32", "bfloat16", "float16"]] = Field("auto", description="type of the matrix products; auto measures")
+    attention: OrAuto[Literal["explicit", "sdpa", "flash_attn"]] = Field("auto", description="kernel of attention; flash_attn is a package of its own")
     compile: OrAuto[Flag] = Field("auto", description="torch.compile; auto weighs its gain against its cost")
     num_steps: OrAuto[Count] = Field("auto", description="train exactly so many steps and ignore the clock; auto follows the budget")
     seed: Seed = Field(0, description="initial weights")
@@ -225,7 +226,7 @@ class TrainParams(Strict):
     @property
     def pins(self) -> dict[str, Any]:
         """What of the quality is not left to the plan: seeds make a training another one of its kind, and the rest says only how it is executed."""
-        executed = {"micro_batch", "dtype", "compile", "seed"}
+        executed = {"micro_batch", "dtype", "attention", "compile", "seed"}
         return {name: value for name, value in self.model_dump(exclude=executed).items() if value != "auto"}
 
     @model_validator(mode="after")
@@ -238,7 +239,7 @@ class TrainParams(Strict):
 class EvaluateParams(Strict):
     """How the result is shown."""
 
-    prompts: list[str] = Field(default=["def ", "The ", "import "], description="beginnings for the samples")
+    prompts: OrAuto[list[str]] = Field("auto", description="beginnings for the samples, a list; auto: those of documents that were held back")
     sample_tokens: Annotated[int, Field(strict=True, ge=1, le=10000)] = Field(80, description="tokens in each sample")
     temperature: Annotated[float, Field(strict=True, ge=0, le=10)] = Field(0.8, description="0 is greedy")
     top_k: Annotated[int, Field(strict=True, ge=0)] = Field(0, description="sample from the k best; 0 is all")

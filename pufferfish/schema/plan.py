@@ -6,6 +6,9 @@ from typing import ClassVar, Literal
 
 from pufferfish.schema.artifact import Artifact, Strict
 
+STAGES = ("hardware-probe", "plan", "prepare-subset", "train", "evaluate", "export")  # in their order
+NUM_PAUSES = len(STAGES) - 1  # DVC's, between two of them
+
 
 class Phases(Strict):
     """Seconds of the budget by stage, each from the start of its process, as planned."""

@@ -29,18 +29,12 @@ def save(folder: Path, tensors: dict[str, torch.Tensor], progress: dict[str, Any
     target = folder / f"step-{progress['step']:09d}"
     for left_over in folder.glob(".step-*.tmp"):  # of a process that was killed while saving
         shutil.rmtree(left_over, ignore_errors=True)
-    temporary = atomic.beside(target)
-    temporary.mkdir(parents=True)
-    try:
-        save_tensors(temporary / STATE, tensors)
-        atomic.write_json(temporary / PROGRESS, progress)
-        files = {name: digest_file(temporary / name) for name in (STATE, PROGRESS)}
-        atomic.write_json(temporary / MANIFEST, files)
-        num_bytes = sum((temporary / name).stat().st_size for name in files)
-        atomic.replace_folder(target, temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with atomic.folder(target) as unfinished:
+        save_tensors(unfinished / STATE, tensors)
+        atomic.write_json(unfinished / PROGRESS, progress)
+        files = {name: digest_file(unfinished / name) for name in (STATE, PROGRESS)}
+        atomic.write_json(unfinished / MANIFEST, files)
+        num_bytes = sum((unfinished / name).stat().st_size for name in files)
     _drop_all_but(target, folder)
     return num_bytes
 

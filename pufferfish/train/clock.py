@@ -15,6 +15,7 @@ class Clock(Protocol):
     """Progress of a training. `u` is the schedule's progress before the next step."""
 
     u: float
+    given_s: float  # of grace
 
     def tick(self) -> None:
         """A step was made."""
@@ -40,17 +41,22 @@ class StepClock:
     """So many steps, whatever they take: u = step / num_steps."""
 
     late_s = None
+    given_s = 0.0
 
     def __init__(self, num_steps: int, *, step: int = 0, step_s: float) -> None:
         """`step_s` is the planned pace."""
         self.num_steps, self.step, self._step_s = num_steps, step, step_s
-        self.u = min(1.0, step / num_steps)
+        self.u = self.u_at(step)
         self._start_s, self._first_step = now_s(), step
+
+    def u_at(self, step: int) -> float:
+        """Progress after so many steps."""
+        return min(1.0, step / self.num_steps)
 
     def tick(self) -> None:
         """A step was made."""
         self.step += 1
-        self.u = min(1.0, self.step / self.num_steps)
+        self.u = self.u_at(self.step)
 
     @property
     def is_over(self) -> bool:
@@ -69,37 +75,17 @@ class StepClock:
         return self.expected_steps * ((now_s() - self._start_s) / done if done else self._step_s)
 
 
-class ReplayClock:
+class ReplayClock(StepClock):
     """The progress that an earlier run recorded, step by step."""
-
-    late_s = None
 
     def __init__(self, recorded_u: list[float], *, step: int = 0, step_s: float) -> None:
         """`step_s` is its pace."""
-        self._recorded_u, self.step, self._step_s = [*recorded_u, 1.0], step, step_s
-        self.u = self._recorded_u[step]
-        self._start_s, self._first_step = now_s(), step
+        self._recorded_u = [*recorded_u, 1.0]
+        super().__init__(len(recorded_u), step=step, step_s=step_s)
 
-    def tick(self) -> None:
-        """A step was made."""
-        self.step += 1
-        self.u = self._recorded_u[self.step]
-
-    @property
-    def is_over(self) -> bool:
-        """All recorded steps are made."""
-        return self.expected_steps == 0
-
-    @property
-    def expected_steps(self) -> int:
-        """Steps still to come."""
-        return len(self._recorded_u) - 1 - self.step
-
-    @property
-    def remaining_s(self) -> float:
-        """At the mean pace so far; at the recorded one before the first step."""
-        done = self.step - self._first_step
-        return self.expected_steps * ((now_s() - self._start_s) / done if done else self._step_s)
+    def u_at(self, step: int) -> float:
+        """Progress after so many steps."""
+        return self._recorded_u[step]
 
 
 class DeadlineClock:

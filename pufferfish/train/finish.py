@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from pathlib import Path
 
@@ -20,23 +19,18 @@ from pufferfish.train.schedule import lr_share
 
 def save_model(training: Training, plan: Plan, subset: Subset, *, tokenizer: Path, run_key: str, target: Path) -> Outcome:
     """Write the folder beside and move it into place. Raises UserError if that fails, for example on a full disk; checkpoints are still there then."""
-    temporary = atomic.beside(target)
     try:
-        atomic.remove_left_overs(target)
-        temporary.mkdir(parents=True)
-        save_tensors(temporary / WEIGHTS, training.final_weights())
-        atomic.write_bytes(temporary / "tokenizer.json", tokenizer.read_bytes())
-        Realised(training.record.u, training.record.micro_batch, training.environment).save(temporary / SCHEDULE, plan)
-        plan.save(temporary / "plan.json")
-        outcome = _outcome(training, plan, subset, weights_sha256=digest_file(temporary / WEIGHTS), run_key=run_key)
-        outcome.save(temporary / "outcome.json")
-        atomic.replace_folder(target, temporary)
+        with atomic.folder(target) as unfinished:
+            save_tensors(unfinished / WEIGHTS, training.final_weights())
+            atomic.write_bytes(unfinished / "tokenizer.json", tokenizer.read_bytes())
+            Realised(training.record.u, training.record.micro_batch, training.environment).save(unfinished / SCHEDULE, plan)
+            plan.save(unfinished / "plan.json")
+            outcome = _outcome(training, plan, subset, weights_sha256=digest_file(unfinished / WEIGHTS), run_key=run_key)
+            outcome.save(unfinished / "outcome.json")
     except OSError as error:
         then = "starts anew" if training.saved_step is None else f"goes on from its last checkpoint, at step {training.saved_step}"
         fix = f"make room there and run `dvc repro`: the training {then}"
         raise UserError("the trained model cannot be saved", saw=f"{error}      ({target})", fix=fix) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return outcome
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import astuple, replace
 from typing import Any
 
 from pufferfish.base import memo
 from pufferfish.base.errors import UserError
+from pufferfish.base.memo import Tell
 from pufferfish.data.copies import Copies
 from pufferfish.data.hardness import Hardness
 from pufferfish.data.survey import Survey, VocabularySurvey, survey
@@ -20,7 +20,6 @@ OF_TRAINING = (  # what of a training plan changes the pace
     *("device", "num_threads", "dtype", "attention", "is_compiled", "is_checkpointed"),
     *("optimizer", "micro_batch", "tokens_per_step", "teacher_share"),
 )
-Tell = Callable[[str], None]
 
 
 def known_survey(plan: DataPlan, vocab_sizes: list[int], here: Hardware, *, tell: Tell) -> Survey:

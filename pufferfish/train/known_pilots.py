@@ -6,12 +6,12 @@ from typing import Any
 
 from pufferfish.base import memo
 from pufferfish.base.digest import digest
+from pufferfish.base.memo import Tell
 from pufferfish.plan.pilot import FEWEST
 from pufferfish.plan.prices import OpenPilots, Pilot, RunPilot
 from pufferfish.schema.hardware import Corpus, Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.plan import DataPlan, ModelPlan
-from pufferfish.train.known import Tell
 
 UNSEEN_OF_MODEL = {"portable", "lookup", "is_tied", "has_qk_norm"}  # by the loss law
 

@@ -78,7 +78,7 @@ def run_pilot(text: PilotText, model: ModelPlan, plan: TrainPlan, *, limit_s: fl
     if not math.isfinite(val_bpb):
         tell(f"{name}: its loss is not a number")
         return None
-    return Pilot(model, plan.tokens_per_step, num_steps, text.num_bytes / len(text.train_N), text.num_bytes, val_bpb)
+    return Pilot(model, plan.tokens_per_step, num_steps, text.num_bytes / len(text.train_N), text.num_bytes, limit_s, val_bpb)
 
 
 def _train(text: PilotText, model: ModelPlan, plan: TrainPlan, *, stop_s: float) -> tuple[int, float]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 
+from pufferfish.base.memo import Tell
 from pufferfish.data.survey import reading_s, text_to_learn_from
 from pufferfish.model.price import decoder_price
 from pufferfish.plan import table
@@ -24,7 +25,7 @@ from pufferfish.schema.plan import DataPlan, ModelPlan, Plan
 from pufferfish.schema.preview import Preview
 from pufferfish.schema.reserve import ratios
 from pufferfish.train.beside import Steps, StepsHere
-from pufferfish.train.known import KnownSteps, Tell, known_survey
+from pufferfish.train.known import KnownSteps, known_survey
 from pufferfish.train.known_pilots import KnownPilots
 
 LARGEST_VOCABULARY = {"cpu": 8_192, "cuda": 32_768}  # the head of a larger one costs more than it gives

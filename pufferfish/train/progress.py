@@ -9,7 +9,7 @@ import torch
 
 from pufferfish.base.clock import now_s
 from pufferfish.schema.plan import Plan
-from pufferfish.train.clock import Clock, DeadlineClock
+from pufferfish.train.clock import Clock
 from pufferfish.train.disturbance import Disturbance
 from pufferfish.train.evaluations import Evaluations
 from pufferfish.train.record import Record
@@ -56,7 +56,7 @@ class Progress:
             "share_s": self.share_s,
             "loop_s": self.loop_s,
             "u": clock.u,
-            "given_s": clock.given_s if isinstance(clock, DeadlineClock) else 0.0,
+            "given_s": clock.given_s,
             "micro_batch": micro_batch,
             "evaluations": self._evaluations.as_progress(),
             "usual_step_s": self._disturbance.usual_s if math.isfinite(self._disturbance.usual_s) else None,

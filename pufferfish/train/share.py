@@ -6,10 +6,9 @@ import math
 from itertools import pairwise
 
 from pufferfish.base.timing import Timing
-from pufferfish.schema.plan import BudgetPlan
+from pufferfish.schema.plan import NUM_PAUSES, BudgetPlan
 
 BEFORE = ("hardware-probe", "plan", "prepare-subset")
-NUM_PAUSES = 5  # between six stages
 ACCIDENT_SHARE = 0.1  # of the budget, that a cached stage may have cost more than planned
 LONGEST_PAUSE_S, LONGEST_PAUSE_SHARES = 20.0, (0.02, 0.1)  # and of the budget at least and at most: a longer one is not a pause of one pipeline run
 

@@ -103,17 +103,11 @@ def run_key(folder: Path) -> str:
 def finishing(folder: Path) -> Iterator[Path]:
     """A folder for the model and its curve. After the block the training is finished, which neither a full disk nor a power cut takes back: what it left is
     kept until the next training starts, since DVC has still to take it from its place, and empties that place where it was interrupted."""
-    finished = folder / FINISHED
-    atomic.remove_left_overs(finished)
-    building = atomic.beside(finished)
-    try:
+    with atomic.folder(folder / FINISHED) as building:
         atomic.write_text(building / TAKEN, _taken_by_dvc())
         yield building
         write_timing("train")
         atomic.write_bytes(building / TIMING.name, TIMING.read_bytes())
-        atomic.replace_folder(finished, building)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def is_finished(folder: Path) -> bool:
@@ -144,15 +138,9 @@ def put_in_place(folder: Path) -> None:
 
 
 def _link_folder(source: Path, target: Path) -> None:
-    temporary = atomic.beside(target)
-    atomic.remove_left_overs(target)
-    try:
-        temporary.mkdir(parents=True)
+    with atomic.folder(target) as unfinished:
         for file in source.iterdir():
-            _link(file, temporary / file.name)
-        atomic.replace_folder(target, temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            _link(file, unfinished / file.name)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -27,7 +27,7 @@ def sizing_text(sizing: Sizing, hardware: Hardware) -> str:
         "parameters": f"{format_count(sizing.num_params)}: {shares}",
         "compute": compute,
         "training": f"{train.optimizer}, {train.dtype}, not compiled, {steps}{recomputed}",
-        "speed": f"about {format_count(sizing.tokens_per_s)} tokens/s, predicted from the machine's measured speeds",
+        "speed": f"about {format_count(sizing.tokens_per_s)} tokens/s, predicted from the machine's speeds",
         "time": f"about {time}",
     }
     lines = [line for label, text in pairs.items() for line in labelled(label, text, width=WIDTH)]

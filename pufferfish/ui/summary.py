@@ -11,10 +11,10 @@ from typing import Any
 from pufferfish.base import paths
 from pufferfish.base.units import format_bytes, format_count, format_duration
 from pufferfish.schema.hardware import Hardware
-from pufferfish.schema.plan import Plan
+from pufferfish.schema.plan import STAGES, Plan
 from pufferfish.schema.reports import Evaluation, ExportReport, Outcome
 from pufferfish.ui.lines import columns, labelled, machine_lines
-from pufferfish.ui.tables import STAGES, phase_rows
+from pufferfish.ui.tables import phase_rows
 
 WIDTH = 79
 MAX_PAUSE_S = 60.0  # between stages of one `dvc repro`; longer ones lie between two of them

@@ -6,12 +6,11 @@ import textwrap
 
 from pufferfish.base.units import format_bytes, format_count, format_duration, format_seconds
 from pufferfish.schema.hardware import Hardware
-from pufferfish.schema.plan import BudgetPlan, Candidate, Forecast, ModelPlan, Phases, Plan, TrainPlan
+from pufferfish.schema.plan import STAGES, BudgetPlan, Candidate, Forecast, ModelPlan, Phases, Plan, TrainPlan
 from pufferfish.ui.lines import GAP, columns, labelled, machine_lines
 
 WIDTH = 110
 SHOWN_S = 0.05  # less cannot be seen in a table
-STAGES = ("hardware-probe", "plan", "prepare-subset", "train", "evaluate", "export")
 
 
 def plan_text(plan: Plan, hardware: Hardware | None = None) -> str:
