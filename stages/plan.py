@@ -30,7 +30,8 @@ def main() -> None:
         plan = plan_here(params, hardware, corpus, steps=steps, spent_s=lambda: clock.now_s() - own.start_s, probed_s=probed_s)
     plan.save(paths.PLAN)
     print(plan_text(plan, hardware))
-    spool_stage("plan", params=params.model_dump(), metrics=plan.forecast.model_dump(), artifacts=[paths.PLAN], tags={"hardware": hardware.identity})
+    files, tags = [paths.PLAN, paths.HARDWARE], {"hardware": hardware.identity}
+    spool_stage("plan", params=params.model_dump(), metrics=plan.forecast.model_dump(), artifacts=files, tags=tags)
 
 
 if __name__ == "__main__":

@@ -1303,14 +1303,37 @@ def test_a_text_is_learned_by_heart_the_sooner_the_more_parameters_there_are_for
     assert costs[0][3] < costs[1][3] < costs[2][3]
 
 
+def test_only_what_is_new_of_a_hard_text_counts_as_much():
+    text = Text(1e6, 1.5)
+    assert text.factor(1e6) == text.factor(5e6) < Text(5e6, 1.5).factor(5e6)
+    learner = Learner(1e6, 2e6, 128, 1024, 2.5)
+    again = [scaling.by_reading(learner, Text(1e6, difficulty), 3) / scaling.by_reading(learner, Text(1e6, difficulty), 1) for difficulty in (0.9, 1.0, 1.5)]
+    assert again[0] < again[1] < again[2] < 1
+
+
+def test_a_text_that_is_read_again_bears_larger_batches():
+    assert scaling.best_tokens_per_step(1e6) == scaling.best_tokens_per_step(1e6, 0.5) < scaling.best_tokens_per_step(1e6, 3)
+    once, again = (scaling.batch_cost(8192, 1e6, epochs) for epochs in (1, 3))
+    assert 0 < again < once / 2
+
+
+def test_alone_no_text_is_read_more_often_than_was_good():
+    learner = Learner(1e6, 2e6, 192, 512, 2.0)
+    assert (
+        scaling.worthwhile_epochs(learner, Text(1e6, 1.0), 50)
+        <= scaling.ALONE_EPOCHS
+        < scaling.worthwhile_epochs(replace(learner, is_taught=True), Text(1e6, 1.0), 50)
+    )
+
+
 def test_who_wants_no_noise_is_told_what_reading_again_costs_without():
     plain, noisy = (scaling.repetition_cost(1e6, 4, 1e6, noisy_from=noisy_from) for noisy_from in (math.inf, scaling.NOISE_EPOCHS))
     assert plain > 1.05 * noisy
     planner = Planner("server", num_bytes=1_000_000)
-    usual = planner.plan("10m")
+    usual = planner.plan("10m", train={"teacher_share": 0.0})
     assert usual.forecast.epochs > scaling.NOISE_EPOCHS
     planner.text = replace(planner.text, noisy_from=math.inf)
-    assert planner.plan("10m").forecast.val_bpb > usual.forecast.val_bpb
+    assert planner.plan("10m", train={"teacher_share": 0.0}).forecast.val_bpb > usual.forecast.val_bpb
 
 
 def test_a_large_model_is_given_time_to_be_saved_loaded_and_compared():

@@ -39,6 +39,8 @@ REACH = 2.0  # documents that a context is worth being long for: what lies beyon
 LEARNABLE = 15.0  # tokens for each parameter of the blocks: with more, a model makes no more of its context and vocabulary; a guess
 BATCH_FACTOR, BATCH_EXPONENT = 0.445, 0.5875  # see `best_tokens_per_step`
 BATCH_PENALTY = 0.022  # per squared e-fold away from the best batch
+# With which powers of the readings the best batch grows, and that penalty falls; from six cases of one text (docs/LOG.md).
+BATCH_AGAIN, FLATTER_AGAIN = 0.3, 0.45
 FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.012, 4  # what each halving of the sequences of a step costs below so many; five pairs: 0 to 2.4 % (docs/LOG.md)
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
 LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occurrence; from one run
@@ -47,28 +49,30 @@ LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occ
 DEEPER, MOST_LAYERS, WIDTH_PER_LAYER = 0.02, 5, 48
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
-LAW = 18  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 19  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_HARDNESS = 1.370  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
+HARD_AGAIN = 0.15  # with which power of the difficulty readings beyond the first give less: 5, 3 and -1 % for plays, English and `stdlib` (docs/LOG.md)
 HARDEST, FITTED_BYTES = 0.5, 3e7  # the logarithm of the difficulty, and bytes, up to which that was fitted: beyond, it stays as it is there
 COPIED_GAIN = 0.2  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read
 BOUND_POWER = 8  # how sharply a forecast bends to that of a guess among all tokens
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
-LEARNED_BY_HEART = 0.047  # what each further epoch costs a model with many parameters for each byte of the text
+LEARNED_BY_HEART = 0.05  # what each further epoch costs a model with many parameters for each byte of the text
 ROOMY = 0.10  # parameters for each byte, below which that fades: there four readings cost no more than `effective_bytes` says (Muennighoff et al.)
-RARE = 80  # entries of the vocabulary that are seen so many times in one reading double that cost, but for `MOST_RARE`: rare ones are learned by heart soonest
+RARE = 125  # entries of the vocabulary that are seen so many times in one reading double that cost, but for `MOST_RARE`: rare ones are learned by heart soonest
 MOST_RARE = 0.01  # of `repetition_cost`: 30 kB are best read 2 to 4 times, and there a rarity of 0.02 had them read once (docs/LOG.md)
 REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
 # Of text, alone and with a teacher: alone 3.6 were no better than 1.7 after four readings, 4.6 worse than 0.9 after six; taught 5.9 were 1.3 % better than 2.5
 # after eight (docs/LOG.md).
 PARAMS_PER_BYTE, TAUGHT_PARAMS_PER_BYTE = 2.0, 6.0
-NOISY_FACTOR, NOISY_GROWTH, NOISE_EPOCHS = 0.92, 0.85, 2.0  # where inputs are replaced, that cost is so much, and grows with this power of the further epochs
+NOISY_GROWTH, NOISE_EPOCHS = 0.77, 2.0  # where inputs are replaced, that cost grows with this power of the further epochs
 # The same over that where an average of the weights teaches: four texts, 4 to 16 readings (docs/LOG.md). That is considered where there is time for so many
 # readings without, as after four it was just worth its passes, and with so many parameters for each byte of the text: fewer were not tried.
-TAUGHT_FACTOR, TAUGHT_GROWTH = 1.35, 0.54
+TAUGHT_FACTOR, TAUGHT_GROWTH = 1.32, 0.45
 TAUGHT_EPOCHS, TAUGHT_PER_BYTE = 6.0, 0.3
-# How often a text may be read. Alone more was not tried; with a teacher twelve readings were as good and half a per cent worse, sixteen worse (docs/LOG.md).
+# How often a text may be read. Alone five are as good as four and more are worse; with a teacher twelve were as good and half a per cent worse (docs/LOG.md).
+ALONE_EPOCHS = 5.0
 EPOCHS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0)
 
 
@@ -77,10 +81,11 @@ def difficulty(hardness_bpb: float) -> float:
     return hardness_bpb / REFERENCE_HARDNESS
 
 
-def best_tokens_per_step(tokens: float) -> float:
-    """A batch for so many training tokens, fitted to runs of 0.5 to 11 million tokens here (docs/LOG.md). The law 0.10 D^0.72, fitted to seven published optima
-    from 1 million to 10 billion tokens, says the same at 1 million and three times as much at 10 billion. Untried above 11 million."""
-    return float(BATCH_FACTOR * tokens**BATCH_EXPONENT)
+def best_tokens_per_step(tokens: float, epochs: float = 1.0) -> float:
+    """A batch for so many training tokens of a text that is read so many times, fitted to runs of 0.5 to 11 million tokens here (docs/LOG.md). The law
+    0.10 D^0.72, fitted to seven published optima from 1 million to 10 billion tokens, says the same at 1 million and three times as much at 10 billion.
+    Untried above 11 million."""
+    return float(BATCH_FACTOR * tokens**BATCH_EXPONENT * max(1.0, epochs) ** BATCH_AGAIN)
 
 
 def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
@@ -109,6 +114,12 @@ def vocabulary_cost(vocab_size: int, fresh: float, epochs: float = 1.0) -> float
     return math.expm1(VOCABULARY_COST * math.log(vocab_size / best) ** 2)
 
 
+def batch_cost(tokens_per_step: float, tokens: float, epochs: float = 1.0) -> float:
+    """Share of the bits per byte that another batch than the best one costs, the less, the more often the text is read."""
+    distance = math.log(tokens_per_step / best_tokens_per_step(tokens, epochs))
+    return float(BATCH_PENALTY * max(1.0, epochs) ** -FLATTER_AGAIN * distance**2)
+
+
 def few_sequences_cost(tokens_per_step: float, seq_len: int) -> float:
     """Share of the bits per byte that it costs to learn from less than four sequences at a time: neighbours in a text say much the same."""
     return FEW_SEQUENCES * max(0.0, math.log2(ENOUGH_SEQUENCES * seq_len / tokens_per_step))
@@ -126,8 +137,8 @@ def repetition_cost(
     """Share of the bits per byte that reading a text again and again costs, beyond what `effective_bytes` says: it is learned by heart. `rarity` is the size of
     the vocabulary over the tokens of one reading; above `noisy_from` readings inputs are replaced; `is_taught` where an average of the weights teaches."""
     further = max(0.0, epochs - 1)
-    noise, power = (NOISY_FACTOR, NOISY_GROWTH) if epochs > noisy_from else (1.0, 1.0)
-    growth = noise * (TAUGHT_FACTOR * further**TAUGHT_GROWTH if is_taught else further**power)
+    power = NOISY_GROWTH if epochs > noisy_from else 1.0
+    growth = TAUGHT_FACTOR * further**TAUGHT_GROWTH if is_taught else further**power
     per_byte = num_params / unique_bytes
     return float(LEARNED_BY_HEART * (1 + RARE * min(MOST_RARE, rarity)) * wear * growth / (1 + (ROOMY / per_byte) ** 2))
 
@@ -179,13 +190,14 @@ class Text:
 
     @property
     def hardening(self) -> float:
-        """With which power of the bytes read it becomes harder than the reference."""
+        """With which power of the fresh bytes read it becomes harder than the reference."""
         return HARD_TO_THE_END * max(-HARDEST, min(HARDEST, math.log(self.difficulty)))
 
     def factor(self, num_bytes: float) -> float:
-        """Bits per byte against those of the reference after so many bytes: hard texts stay hard, copies are found in the end."""
-        to_the_end = (min(num_bytes, FITTED_BYTES) / REFERENCE_BYTES) ** self.hardening
-        copies = math.exp(-COPIED_GAIN * self.copied * min(1.0, min(num_bytes, self.unique_bytes) / self.copied_bytes))
+        """Bits per byte against those of the reference after so many bytes: hard texts stay hard, copies are found in the end. Only what is new counts."""
+        fresh = min(num_bytes, self.unique_bytes)
+        to_the_end = (min(fresh, FITTED_BYTES) / REFERENCE_BYTES) ** self.hardening
+        copies = math.exp(-COPIED_GAIN * self.copied * min(1.0, fresh / self.copied_bytes))
         return float(self.difficulty * to_the_end * copies * self.experience.correction)
 
 
@@ -205,7 +217,7 @@ def val_bpb(learner: Learner, text: Text, *, num_layers: int, seq_len: int, toke
     """Forecast of validation bits per byte."""
     num_bytes = tokens * learner.bytes_per_token
     epochs = num_bytes / text.unique_bytes
-    batch = 1 + BATCH_PENALTY * math.log(tokens_per_step / best_tokens_per_step(tokens)) ** 2 + few_sequences_cost(tokens_per_step, seq_len)
+    batch = 1 + batch_cost(tokens_per_step, tokens, epochs) + few_sequences_cost(tokens_per_step, seq_len)
     deep = max(2.0, min(num_layers, MOST_LAYERS, learner.d_model / WIDTH_PER_LAYER))
     depth = 1 + LONE_LAYER if num_layers == 1 else 1 - DEEPER * math.log(deep / 2)
     seen = min(seq_len, max(SHORTEST_TRIED, REACH * text.document_bytes / learner.bytes_per_token))
@@ -225,13 +237,18 @@ def by_reading(learner: Learner, text: Text, epochs: float) -> float:
     repetition = repetition_cost(
         learner.num_params, epochs, text.unique_bytes, text.wear, rarity=rarity, noisy_from=text.noisy_from, is_taught=learner.is_taught
     )
-    return float((IRREDUCIBLE + reducible) * (1 + repetition))
+    return float((IRREDUCIBLE + reducible) * (1 + repetition) * text.difficulty ** (HARD_AGAIN * (1 - max(1.0, epochs) ** -2)))
+
+
+def most_epochs(*, is_taught: bool) -> float:
+    """Readings of a text, at most."""
+    return EPOCHS[-1] if is_taught else ALONE_EPOCHS
 
 
 def worthwhile_epochs(learner: Learner, text: Text, fitting: float) -> float:
     """How often a text is best read where there is time for `fitting` readings: that often, or less where more would do harm."""
     known = zip(EPOCHS, _by_epochs(learner, text), strict=True)
-    most = min(fitting, EPOCHS[-1])
+    most = min(fitting, most_epochs(is_taught=learner.is_taught))
     return min([(most, _compared(learner, text, most)), *((epochs, bpb) for epochs, bpb in known if epochs < most)], key=itemgetter(1))[0]
 
 
@@ -241,11 +258,9 @@ def _by_epochs(learner: Learner, text: Text) -> tuple[float, ...]:
 
 
 def _compared(learner: Learner, text: Text, epochs: float) -> float:
-    """Numbers of readings are compared as on a text that stays as hard as it is, and each with what the vocabulary costs after one of them."""
-    hardening = 0.0 if learner.is_taught else text.hardening  # eight readings of a hard text were better than four, where this would have said equal
+    """Numbers of readings are compared with what they leave of the vocabulary."""
     fresh = _learnable(text.unique_bytes / learner.bytes_per_token * min(1.0, epochs), learner)
-    bpb = by_reading(learner, text, epochs) * min(epochs, FITTED_BYTES / text.unique_bytes) ** hardening
-    return float(bpb * (1 + vocabulary_cost(learner.vocab_size, fresh, epochs)))
+    return by_reading(learner, text, epochs) * (1 + vocabulary_cost(learner.vocab_size, fresh, epochs))
 
 
 def _learnable(tokens: float, learner: Learner) -> float:

@@ -151,7 +151,7 @@ def _size_reason(selection: Selection) -> list[str]:
 def _batch_reason(case: Case, best: Candidate) -> str:
     if case.params.train.tokens_per_step != "auto":
         return f"{best.train.tokens_per_step} tokens a step, as pinned"
-    law = scaling.best_tokens_per_step(max(1, best.tokens))
+    law = scaling.best_tokens_per_step(max(1, best.tokens), best.epochs(case.text))
     return f"{best.train.tokens_per_step} tokens a step: the law for {format_count(best.tokens)} tokens says {law:.0f}"
 
 
