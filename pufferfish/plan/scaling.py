@@ -39,8 +39,9 @@ REACH = 2.0  # documents that a context is worth being long for: what lies beyon
 LEARNABLE = 15.0  # tokens for each parameter of the blocks: with more, a model makes no more of its context and vocabulary; a guess
 BATCH_FACTOR, BATCH_EXPONENT = 0.445, 0.5875  # see `best_tokens_per_step`
 BATCH_PENALTY = 0.022  # per squared e-fold away from the best batch
-# With which powers of the readings the best batch grows, and that penalty falls; from six cases of one text (docs/LOG.md).
-BATCH_AGAIN, FLATTER_AGAIN = 0.3, 0.45
+# With which powers of the readings the best batch grows, and that penalty falls: between plays, which would have twice that, and English, where it is none
+# (docs/LOG.md).
+BATCH_AGAIN, FLATTER_AGAIN = 0.2, 0.35
 FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.012, 4  # what each halving of the sequences of a step costs below so many; five pairs: 0 to 2.4 % (docs/LOG.md)
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
 LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occurrence; from one run
