@@ -1,14 +1,20 @@
 """Made-up machines, texts and vocabularies for the planner, and a planner on them whose time is a variable."""
 
 from dataclasses import dataclass
+from functools import cache
+
+import pytest
 
 from pufferfish.model.price import decoder_price
-from pufferfish.plan.make import make_plan
+from pufferfish.plan import choose, space
+from pufferfish.plan.case import Case, Measuring
+from pufferfish.plan.configure import Situation
+from pufferfish.plan.make import decide
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.scaling import Text
 from pufferfish.plan.speed import Machine, step_seconds
 from pufferfish.schema.hardware import Corpus, DtypeSpeed, Fingerprint, Gemm, Gpu, Hardware, Measured
-from pufferfish.schema.params import Params
+from pufferfish.schema.params import ModelParams, Params
 
 SHAPES = [(m, k, n) for m in (256, 1024, 4096) for k, n in ((64, 256), (256, 1024), (512, 2048), (1024, 4096), (256, 8192))]
 
@@ -91,7 +97,7 @@ def price_of(model, attention):
 
 
 class Planner:
-    """`make_plan` on a made-up machine, whose real steps take `slowness` times what is predicted."""
+    """Plans on a made-up machine, whose real steps take `slowness` times what is predicted."""
 
     def __init__(self, machine, *, slowness=1.2, num_bytes=11_000_000, memory_bytes=None, difficulty=1.0):
         self.hardware = MACHINES[machine] if isinstance(machine, str) else machine
@@ -113,7 +119,28 @@ class Planner:
         """A plan for a budget, with wishes such as `model={"num_layers": 3}`."""
         self.spent_s, self.measured = 1.5, []
         params = Params.model_validate({"budget": {"time": time}, **sections})
-        return make_plan(
-            params, self.hardware, self.corpus, vocabularies=vocabularies(self.hardware, params.data.vocab_size), text=self.text, price_of=price_of,
-            measure=self.measure, spent_s=lambda: self.spent_s,
-        )  # fmt: skip
+        case = Case(params, self.hardware, self.corpus, vocabularies(self.hardware, params.data.vocab_size), self.text, price_of)
+        return decide(case, Measuring(self.measure, lambda: self.spent_s)).plan
+
+
+SMALL = {"data": {"vocab_size": 2048}, "model": {"seq_len": 256}}  # a small grid, priced in no time
+each_machine = pytest.mark.parametrize("machine", MACHINES)
+
+
+@cache
+def usual(machine="server", time="3m"):
+    """One plan for several questions."""
+    planner = Planner(machine)
+    return planner, planner.plan(time, data={"vocab_size": 2048})
+
+
+def situation(planner, **train):
+    params = Params.model_validate({"train": train})
+    return Situation(planner.machine, params.data, params.train, price_of, planner.text, lambda vocabulary: 100.0)
+
+
+@cache
+def some_candidates():
+    planner = Planner("server")
+    models = space.models(ModelParams(seq_len=256), [2048], max_seq_len=512)
+    return planner, choose.enumerate_candidates(situation(planner, compile=False), models, vocabularies(planner.hardware, 2048))

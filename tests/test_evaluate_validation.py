@@ -114,6 +114,7 @@ def test_samples_begin_like_documents_from_everywhere():
     [
         ("\n  \nshort\nline", "short"),
         ("    return everything_that_was_asked_for", "    return"),  # blanks at the start belong to it
+        (" " * 30 + "THE TRAGEDY OF HAMLET, PRINCE OF DENMARK", "THE TRAGEDY OF HAMLET,"),  # in the middle of its line
         ("one-word-that-never-ends-anywhere", "one-word-that-never-ends"),
         ("exactly twenty-four here and more", "exactly twenty-four here"),
         ("\u5434" * 40, "\u5434" * 24),  # no blanks between words

@@ -29,6 +29,7 @@ from pufferfish.schema.plan import ModelPlan, TrainPlan
 from pufferfish.schema.reports import Evaluation, Outcome, Shard, Subset
 
 DOCUMENTS = ["def déjà(vu):\n\treturn '🐡'\r\n" * 9, "a line\n" * 7 + f"and {SEPARATOR} as text", "The end, without a line end"]
+SAMPLES = "# Samples\n\nSeed 0.\n\n## `'def '`\n\n```text\ndef \n## Title\n```\n"
 SHAPES = {
     "qwen3, grouped heads": {"num_heads": 6, "num_kv_heads": 2, "is_tied": False, "has_qk_norm": True},
     "qwen3, tied": {"num_heads": 3, "num_kv_heads": 3, "is_tied": True, "has_qk_norm": True},
@@ -107,7 +108,7 @@ def house(tmp_path):
             weights_sha256=sha256, val_bpb=2.1, val_loss_nats=5.0, perplexity=148.4, num_tokens=99, num_bytes=300, forecast_bpb=2.0,
             baselines={"uniform": 8.0, "lzma": 1.5}, ngram_tokens=77,
         )  # fmt: skip
-        arguments = {"name": "toy-fish", "evaluation": evaluation, "samples": "# Samples\n\nSeed 0.\n\n## 'def '\n\n```text\ndef \n```\n"}
+        arguments = {"name": "toy-fish", "evaluation": evaluation, "samples": SAMPLES}
         return (model, tmp_path / "subset", tmp_path / "export" / "hf"), arguments
 
     return build
@@ -411,7 +412,8 @@ def test_the_card_says_what_was_planned_found_and_beaten(house):
         "53.0 s",
         "AutoModelForCausalLM",
         "## Samples",
-        "### 'def '",
+        "### `'def '`",
+        "```text\ndef \n## Title\n```",  # as it was written
     ):
         assert words in card
 

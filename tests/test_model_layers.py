@@ -137,7 +137,7 @@ def test_all_attention_kernels_agree_in_value_and_gradient(heads, dtype, seq_len
         torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
-def test_flash_attn_that_is_not_installed_is_told_with_the_way_to_go_on(monkeypatch):
+def test_flash_attn_that_cannot_be_imported_is_told_with_the_way_to_go_on(monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     with pytest.raises(UserError) as error:
         ATTEND["flash_attn"](*(random(1, 3, 1, 8) for _ in range(3)))

@@ -120,7 +120,7 @@ def test_a_type_that_the_machine_does_not_run_is_refused(workplace, capsys):
     MACHINES["laptop"].save(paths.HARDWARE)
     status, _, err = run(capsys, "--dtype", "bfloat16")
     assert (status, len(err.splitlines())) == (2, 3)
-    assert "--dtype bfloat16; measured are float32" in err
+    assert "--dtype bfloat16; there are float32" in err
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def training_of(arguments: argparse.Namespace, model: ModelPlan, hardware: Hardw
         raise _refusal("training", error, options, written) from None
     dtypes = [speed.dtype for speed in hardware.measured.dtypes]
     if wish.dtype not in ("auto", *dtypes):
-        saw = f"--dtype {wish.dtype}; measured are {', '.join(dtypes)}"
+        saw = f"--dtype {wish.dtype}; there are {', '.join(dtypes)}"
         raise UserError("this type does not run on the machine", saw=saw, fix="leave --dtype out, or name another machine")
     sequences, left = (None, 0) if wish.tokens_per_step == "auto" else divmod(wish.tokens_per_step, model.seq_len)
     if left or sequences == 0:

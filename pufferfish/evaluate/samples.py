@@ -27,6 +27,7 @@ def beginnings(documents: Sequence[str]) -> list[str]:
 def beginning(document: str) -> str:
     """Of the first line with anything in it, about so many characters: whole words where there are blanks between them, and letters with their marks."""
     line = next((line for line in document.splitlines() if line.strip()), "").rstrip()
+    line = line if line[:PROMPT_CHARACTERS].strip() else line.lstrip()
     end = PROMPT_CHARACTERS
     while end < len(line) and unicodedata.category(line[end]).startswith("M"):
         end += 1
@@ -61,8 +62,14 @@ def write_samples(engine: Engine, prompts: Sequence[str], params: EvaluateParams
             pieces.append(piece)
             if is_cut := time.perf_counter() > until_s:
                 break
-        parts += [f"## {prompt!r}", fenced(prompt + "".join(pieces)), *([CUT] if is_cut else [])]
+        parts += [f"## {in_line(repr(prompt))}", fenced(prompt + "".join(pieces)), *([CUT] if is_cut else [])]
     return "\n\n".join(parts) + "\n"
+
+
+def in_line(text: str) -> str:
+    """A line of text as code, in more backticks than any of its own."""
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{ticks}{text}{ticks}"
 
 
 def fenced(text: str) -> str:

@@ -51,9 +51,21 @@ def model_card(name: str, *, plan: Plan, outcome: Outcome, subset: Subset, evalu
         *loading(name, plan.model),
         "## How it was made",
         table([("", ""), *facts(plan, outcome, subset, evaluation)]),
-        samples.strip().replace("# Samples", "## Samples", 1).replace("\n## ", "\n### "),
+        one_lower(samples.strip()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def one_lower(markdown: str) -> str:
+    """With its headings one level lower, and what stands in fences as it is."""
+    lines, fence = [], ""
+    for line in markdown.splitlines():
+        if fence:
+            fence = "" if line == fence else fence
+        elif line.startswith("```"):
+            fence = line.removesuffix("text")
+        lines.append(f"#{line}" if line.startswith("#") and not fence else line)
+    return "\n".join(lines)
 
 
 def loading(name: str, model: ModelPlan) -> list[str]:

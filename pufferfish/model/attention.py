@@ -125,11 +125,11 @@ def takes_groups(q_BTNH: torch.Tensor) -> bool:
 
 
 def attend_flash(q_BTNH: torch.Tensor, k_BTKH: torch.Tensor, v_BTKH: torch.Tensor) -> torch.Tensor:
-    """The flash-attn package, for NVIDIA Ampere and newer in half precision. Raises UserError where it is not installed."""
+    """The flash-attn package, for NVIDIA Ampere and newer in half precision. Raises UserError where it is not installed, or for another PyTorch."""
     try:
         from flash_attn import flash_attn_func  # an optional extra
-    except ModuleNotFoundError as error:
-        raise UserError("flash-attn is not installed", saw=str(error), fix="`pip install flash-attn`, or set `train.attention: auto`") from None
+    except ImportError as error:
+        raise UserError("flash-attn cannot be imported", saw=str(error), fix="`pip install flash-attn`, or set `train.attention: auto`") from None
     return flash_attn_func(q_BTNH, k_BTKH, v_BTKH, causal=True)
 
 

@@ -183,7 +183,7 @@ class Case:
             micro_batch=train.micro_batch,
             num_steps=max(1, num_steps),
             train_s=train_s,
-            best_tokens_per_step=scaling.best_tokens_per_step(max(1, num_steps * train.tokens_per_step)),
+            best_tokens_per_step=scaling.best_tokens_per_step(max(1, num_steps * train.tokens_per_step)),  # of fresh text: rates were found so
             epochs=epochs,
             per_byte=per_byte,
             teacher_share=train.teacher_share,

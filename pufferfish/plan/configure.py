@@ -20,7 +20,6 @@ from pufferfish.schema.plan import ModelPlan, TrainPlan
 
 BATCH_CHOICES = (0.5, 1.0, 2.0)  # times the best batch
 COUNTED_CHOICES = (0.125, 0.25, 0.5, 1.0, 2.0)  # times the batch with which counted steps would take about the time that there is
-OFTEN_READ = 3.0  # a small text, to place the batch
 WINDOW_SHARE = 0.8  # of the tokens that the text will give, as estimated: 100 kB gave 17 % fewer with 2,048 entries, which were learned from all of it
 
 
@@ -60,7 +59,7 @@ class Situation:
             return max(worth, key=lambda dtype: worth[dtype])
         if wish not in {speed.dtype for speed in speeds}:
             known = ", ".join(speed.dtype for speed in speeds)
-            raise UserError(f"{wish} does not run on this machine", saw=f"train.dtype: {wish}; measured are {known}", fix="set `train.dtype: auto`")
+            raise UserError(f"{wish} does not run on this machine", saw=f"train.dtype: {wish}; there are {known}", fix="set `train.dtype: auto`")
         return wish
 
     def attention(self, seq_len: int) -> str:
@@ -126,9 +125,10 @@ def _with_batches(situation: Situation, model: ModelPlan, price: Price, vocabula
         wanted = [float(wish.tokens_per_step)] if wish.tokens_per_step % model.seq_len == 0 else []
     else:
         in_time = max(1.0, loop_seconds(situation, vocabulary, is_compiled=is_compiled)) * price_per_second(situation, model, price)
-        in_time = min(in_time, OFTEN_READ * situation.text.unique_bytes / vocabulary.bytes_per_token)
+        unique_tokens = situation.text.unique_bytes / vocabulary.bytes_per_token
+        in_time = min(in_time, scaling.ALONE_EPOCHS * unique_tokens)
         if wish.num_steps == "auto":
-            wanted = [factor * scaling.best_tokens_per_step(in_time) for factor in BATCH_CHOICES]
+            wanted = [factor * scaling.best_tokens_per_step(in_time, in_time / unique_tokens) for factor in BATCH_CHOICES]
         else:
             wanted = [factor * in_time / wish.num_steps for factor in COUNTED_CHOICES]
     for tokens in wanted:

@@ -9,7 +9,7 @@ from pufferfish.plan.candidate import Candidate, has_enough_steps
 from pufferfish.plan.case import ENCODING_SHARE, Case, Selection
 from pufferfish.plan.choose import NEAR
 from pufferfish.plan.memory import MOST_AT_ONCE
-from pufferfish.plan.scaling import EPOCHS, Text
+from pufferfish.plan.scaling import Text, most_epochs
 from pufferfish.schema import plan as schema
 
 NUM_SHOWN = 16
@@ -31,7 +31,7 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
     best = selection.best
     epochs = selection.epochs
     sizes = ", ".join(f"{v.vocab_size}: {v.bytes_per_token:.2f}" for v in case.vocabularies)
-    fastest = "as pinned" if case.params.train.dtype != "auto" else "the best that runs here, by measured matrix products (float16 has to be twice as quick)"
+    fastest = "as pinned" if case.params.train.dtype != "auto" else "the best that runs here, by its matrix products (float16 has to be twice as quick)"
     rows = [f"vocabulary {best.model.vocab_size}: bytes per token on a sample of this text are {sizes}", f"{best.train.dtype}: {fastest}"]
     if known := case.text.experience.num_outcomes:
         rows.append(f"{known} earlier training{'s' if known > 1 else ''} on this text: the law is corrected by {case.text.experience.correction - 1:+.1%}")
@@ -43,7 +43,8 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
         share = f"{format_bytes(selection.prepared_bytes)} of the text's {format_bytes(case.all_text.unique_bytes)}"
         rows.append(f"{share} are used: to read and encode twice as much would take more than {ENCODING_SHARE:.0%} of the budget")
     if best.unused_s:
-        reason = "more readings were never tried" if epochs >= 0.99 * EPOCHS[-1] else "to read the text more often would do more harm than good"
+        is_most = epochs >= 0.99 * most_epochs(is_taught=best.is_taught)
+        reason = "more readings were no better where they were tried" if is_most else "to read the text more often would do more harm than good"
         rows.append(f"{format_duration(best.unused_s)} of the budget are left unused: {reason}")
     if case.params.train.input_noise == "auto" and (noise := recipe.usual_noise(epochs)):
         rows.append(f"{noise:.0%} of the inputs are replaced by random tokens, so that the text is not learned by heart")

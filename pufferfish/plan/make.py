@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pufferfish.base.errors import UserError
@@ -13,12 +13,8 @@ from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.choose import choose
 from pufferfish.plan.explain import explain
 from pufferfish.plan.lookup import lookup_reasons, settle_lookup
-from pufferfish.plan.prices import Measure, PriceOf, Vocabulary
-from pufferfish.plan.scaling import Text
 from pufferfish.plan.search import search, search_reasons
 from pufferfish.plan.table import look_up, table_reasons
-from pufferfish.schema.hardware import Corpus, Hardware
-from pufferfish.schema.params import Params
 from pufferfish.schema.plan import BudgetPlan, Forecast, Plan
 
 MOST_CHANGES = 2  # of the choice, once it is known how the budget divides
@@ -33,28 +29,11 @@ class Decision:
     selection: Selection
 
 
-def make_plan(
-    params: Params,
-    hardware: Hardware,
-    corpus: Corpus,
-    *,
-    vocabularies: Sequence[Vocabulary],
-    text: Text,
-    price_of: PriceOf,
-    measure: Measure,
-    spent_s: Callable[[], float],
-) -> Plan:
-    """The whole plan. `text` is what there is to learn from; `spent_s` tells how long planning has taken so far.
-
-    Raises UserError if the budget is too short, memory too small, or the pinned values contradict each other.
-    """
-    return decide(Case(params, hardware, corpus, vocabularies, text, price_of), Measuring(measure, spent_s)).plan
-
-
 def decide(case: Case, measuring: Measuring | None, *, plan_s: float | None = None, known: Sequence[Candidate] = ()) -> Decision:
     """The plan with what it was chosen from. Without `measuring`, paces are predicted, with the help of candidates that are `known` from another plan.
 
-    `plan_s` is what planning is taken to cost where nothing is measured; its limit, if not given. Raises UserError as `make_plan` does.
+    `plan_s` is what planning is taken to cost where nothing is measured; its limit, if not given. Raises UserError if the budget is too short, memory too
+    small, or the pinned values contradict each other.
     """
     until_now_s = measuring.spent_s() if measuring else 0.0
     before_s = max(case.planning_limit_s, until_now_s) if plan_s is None else plan_s

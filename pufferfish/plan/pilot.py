@@ -21,7 +21,7 @@ from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.choose import KERNEL, choose, distance, measurement_s
 from pufferfish.plan.configure import Situation, fitted, largest_divisor, whole_tokens_per_step
 from pufferfish.plan.prices import Pilot, RunPilot
-from pufferfish.plan.scaling import Experience, Text
+from pufferfish.plan.scaling import NOISE_EPOCHS, Experience, Text
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
 
 # Guesses, but for what follows from them.
@@ -64,7 +64,8 @@ def fly(case: Case, measuring: Measuring, situation: Situation, candidates: list
         rung = _flown(run, wanted, limit_s, left_s)
         found += rung
         picks, limit_s = _better_half(case, picks, found, {pilot.model for pilot in rung}), 2 * limit_s
-        wanted = orders(case, situation, picks, limit_s) if len(picks) >= FEWEST and len(picks) * limit_s <= left_s() else []
+        has_time = len(picks) >= FEWEST and len(picks) * limit_s <= left_s() and limit_s <= read_s(case, picks)
+        wanted = orders(case, situation, picks, limit_s) if has_time else []
     return candidates, found
 
 
@@ -79,9 +80,15 @@ def _better_half(case: Case, picks: Sequence[Candidate], found: Sequence[Pilot],
     return sorted(picks, key=lambda pick: pick.forecast(text))[: (len(picks) + 1) // 2]
 
 
-def longest_s(case: Case) -> float:
-    """A pilot of the first rung."""
-    return max(LONGEST_S, LONGEST_SHARE * case.total_s)
+def longest_s(case: Case, picks: Sequence[Candidate]) -> float:
+    """A pilot of the first rung: none reads the text more often than without replaced inputs, which pilots do not have."""
+    return min(max(LONGEST_S, LONGEST_SHARE * case.total_s), read_s(case, picks))
+
+
+def read_s(case: Case, picks: Sequence[Candidate]) -> float:
+    """Time in which the pilot of the quickest reads the text so often."""
+    tokens_per_s = max(pick.train.tokens_per_step / pick.step_s for pick in picks)
+    return NOISE_EPOCHS * case.text.unique_bytes / (STEPS_SHARE * tokens_per_s * picks[0].vocabulary.bytes_per_token)
 
 
 def _most(left_s: float) -> int:
@@ -115,15 +122,15 @@ def _sample_bytes(case: Case, picks: Sequence[Candidate], left_s: float) -> int:
     """Text that the quickest pilot reads once, or what can be encoded in its share of the time."""
     vocabulary = picks[0].vocabulary
     tokens_per_s = max(pick.train.tokens_per_step / pick.step_s for pick in picks)
-    read = min(2 * longest_s(case), left_s / len(picks)) * STEPS_SHARE * tokens_per_s * vocabulary.bytes_per_token
+    read = min(2 * longest_s(case, picks), left_s / len(picks)) * STEPS_SHARE * tokens_per_s * vocabulary.bytes_per_token
     return max(LEAST_SAMPLE_BYTES, int(min(read, 1e6 * ENCODED_SHARE * left_s / vocabulary.encode_s_per_mb)))
 
 
 def divided(case: Case, situation: Situation, picks: Sequence[Candidate], left_s: float) -> tuple[list[tuple[ModelPlan, TrainPlan]], float]:
     """What is trained, and for how many seconds each: as many of the first picks as all get enough steps."""
     for num in range(min(len(picks), _most(left_s)), FEWEST - 1, -1):
-        limit_s = min(longest_s(case), left_s / num)
-        if len(wanted := orders(case, situation, picks[:num], limit_s)) == num:
+        limit_s = min(longest_s(case, picks), left_s / num)
+        if limit_s >= SHORTEST_S and len(wanted := orders(case, situation, picks[:num], limit_s)) == num:
             return wanted, limit_s
     return [], 0.0
 
@@ -150,7 +157,8 @@ def _with_batch(case: Case, situation: Situation, pick: Candidate, tokens_per_st
     train = fitted(situation, pick.model, pick.price, tokens_per_step=tokens_per_step, is_compiled=False)
     if train is None:
         return None
-    train = train.model_copy(update={"teacher_share": 0.0})  # also where one is pinned: a text that is read once teaches better, and the law is asked so
+    # Nobody teaches, also where that is pinned: what is read once or twice teaches better, and the law is asked so.
+    train = train.model_copy(update={"teacher_share": 0.0})
     if case.params.train.micro_batch == "auto":  # no more at once than the pick takes: memory may have run out
         at_once = largest_divisor(tokens_per_step // pick.model.seq_len, at_most=min(train.micro_batch, pick.train.micro_batch))
         train = train.model_copy(update={"micro_batch": at_once})

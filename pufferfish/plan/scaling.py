@@ -30,7 +30,7 @@ BEST_VOCABULARY, VOCABULARY_GROWTH = 3800, 0.2  # after two million tokens, and 
 VOCABULARY_TRIED, TRIED_GROWTH = (0.8e6, 4e6), 0.45  # tokens between which it was tried
 # With which power of the readings it shrinks, since entries of which little is said are learned by heart: up to so many tokens in one reading; with more of
 # them that power falls, so that 11 MB are best read with half the entries that reading it once would want (docs/LOG.md).
-VOCABULARY_AGAIN, AGAIN_TRIED, AGAIN_FADES = 1.0, 1.2e6, 0.5
+VOCABULARY_AGAIN, AGAIN_TRIED, AGAIN_FADES = 0.4, 1.2e6, 0.5
 CONTEXT_COST, CONTEXT_POWER = 0.0245, 1.0  # of a context of 128 after a million tokens, and how it falls with longer ones (docs/LOG.md)
 CONTEXT_GROWTH, CONTEXT_LEAST, CONTEXT_TRIED, LATER_GROWTH = 2.6, 0.2, 4e6, 0.8  # with the tokens, up to those tried; beyond, a guess: see `context_cost`
 SHORT_COST, SHORT_TOKENS = 0.092, 1.6e6  # of each e-fold below a context of 128, from so many tokens on; fitted to contexts of 16, 32 and 64 (docs/LOG.md)
@@ -41,8 +41,8 @@ BATCH_FACTOR, BATCH_EXPONENT = 0.445, 0.5875  # see `best_tokens_per_step`
 BATCH_PENALTY = 0.022  # per squared e-fold away from the best batch
 # With which powers of the readings the best batch grows, and that penalty falls: between plays, which would have twice that, and English, where it is none
 # (docs/LOG.md).
-BATCH_AGAIN, FLATTER_AGAIN = 0.2, 0.35
-FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.012, 4  # what each halving of the sequences of a step costs below so many; five pairs: 0 to 2.4 % (docs/LOG.md)
+BATCH_AGAIN, FLATTER_AGAIN = 0.25, 0.35
+FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.008, 4  # what each halving of the sequences of a step costs below so many; five pairs: 0 to 2.4 % (docs/LOG.md)
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
 LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occurrence; from one run
 # What layers beyond two save besides what their parameters do, for each e-fold of their number: 0.8, 1.3 and 3 % on three texts with widths from 160 on
@@ -61,8 +61,8 @@ BOUND_POWER = 8  # how sharply a forecast bends to that of a guess among all tok
 REUSE = 15.4  # epochs after which repetition has lost its worth by a factor e
 LEARNED_BY_HEART = 0.05  # what each further epoch costs a model with many parameters for each byte of the text
 ROOMY = 0.10  # parameters for each byte, below which that fades: there four readings cost no more than `effective_bytes` says (Muennighoff et al.)
-RARE = 125  # entries of the vocabulary that are seen so many times in one reading double that cost, but for `MOST_RARE`: rare ones are learned by heart soonest
-MOST_RARE = 0.01  # of `repetition_cost`: 30 kB are best read 2 to 4 times, and there a rarity of 0.02 had them read once (docs/LOG.md)
+RARE = 170  # entries of the vocabulary that are seen so many times in one reading double that cost, but for `MOST_RARE`: rare ones are learned by heart soonest
+MOST_RARE = 0.006  # of `repetition_cost`: 30 kB are best read 2 to 4 times, and there a rarity of 0.02 had them read once (docs/LOG.md)
 REFERENCE_SLOPE, WEAR = -0.105, (0.5, 1.5)  # of the hardness of a text whose repetition costs as much as that, and the least and most of it; from three texts
 # Of text, alone and with a teacher: alone 3.6 were no better than 1.7 after four readings, 4.6 worse than 0.9 after six; taught 5.9 were 1.3 % better than 2.5
 # after eight (docs/LOG.md).

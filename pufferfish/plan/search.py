@@ -170,7 +170,7 @@ def _compile_reason(case: Case, selection: Selection) -> str:
     if not others and best.train.is_compiled:
         return "compiled: nothing else is quick enough"
     if not others:
-        return "not compiled: no compiler that works, or the compilation would take all the time"
+        return "not compiled: no compiler that works, or the compilation would take more than it can save"
     other = min(candidate.forecast(selection.text) for candidate in others)
     word = "compiled" if best.train.is_compiled else "not compiled"
     return f"{word}: compilation takes {cost}, and the best forecast the other way is {other:.4f}"

@@ -24,7 +24,7 @@ class Sheet:
     """What a data sheet says."""
 
     name: str
-    memory_gib: int
+    memory_gib: int  # that programs find: less than is sold, where some of it checks the rest
     bandwidth_bytes_per_s: float
     flops_per_s: dict[str, float]  # by dtype, the fastest first
     compute_capability: str = ""  # of an NVIDIA device; empty for a processor
@@ -37,16 +37,16 @@ class Sheet:
 
 
 SHEETS = {
-    "laptop": Sheet("4 cores with AVX2 at 3 GHz", 16, 5.12e10, {"float32": 3.84e11}, num_cores=4),  # 32 operations a cycle; two channels of DDR4-3200
+    "laptop": Sheet("4 cores with AVX2 at 3 GHz", 15, 5.12e10, {"float32": 3.84e11}, num_cores=4),  # 32 operations a cycle; two channels of DDR4-3200
     "gtx-1650": Sheet("NVIDIA GeForce GTX 1650", 4, 1.28e11, {"float16": 6.0e12, "float32": 3.0e12}, "7.5"),
-    "t4": Sheet("NVIDIA T4", 16, 3.2e11, {"float16": 6.5e13, "float32": 8.1e12}, "7.5"),
+    "t4": Sheet("NVIDIA T4", 15, 3.2e11, {"float16": 6.5e13, "float32": 8.1e12}, "7.5"),
     "rtx-3060": Sheet("NVIDIA GeForce RTX 3060", 12, 3.6e11, {"bfloat16": 2.55e13, "float32": 1.27e13}, "8.6"),
     "rtx-3090": Sheet("NVIDIA GeForce RTX 3090", 24, 9.36e11, {"bfloat16": 7.1e13, "float32": 3.56e13}, "8.6"),
     "rtx-4060": Sheet("NVIDIA GeForce RTX 4060", 8, 2.72e11, {"bfloat16": 3.02e13, "float32": 1.51e13}, "8.9"),
     "rtx-4090": Sheet("NVIDIA GeForce RTX 4090", 24, 1.008e12, {"bfloat16": 1.652e14, "float32": 8.26e13}, "8.9"),
-    "l4": Sheet("NVIDIA L4", 24, 3.0e11, {"bfloat16": 1.21e14, "float32": 3.03e13}, "8.9"),
-    "a100": Sheet("NVIDIA A100 SXM", 80, 2.039e12, {"bfloat16": 3.12e14, "float32": 1.95e13}, "8.0"),
-    "h100": Sheet("NVIDIA H100 SXM", 80, 3.35e12, {"bfloat16": 9.89e14, "float32": 6.7e13}, "9.0"),
+    "l4": Sheet("NVIDIA L4", 22, 3.0e11, {"bfloat16": 1.21e14, "float32": 3.03e13}, "8.9"),
+    "a100": Sheet("NVIDIA A100 SXM", 79, 2.039e12, {"bfloat16": 3.12e14, "float32": 1.95e13}, "8.0"),
+    "h100": Sheet("NVIDIA H100 SXM", 79, 3.35e12, {"bfloat16": 9.89e14, "float32": 6.7e13}, "9.0"),
     "h200": Sheet("NVIDIA H200 SXM", 140, 4.8e12, {"bfloat16": 9.89e14, "float32": 6.7e13}, "9.0"),
 }
 
