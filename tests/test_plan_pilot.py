@@ -31,8 +31,8 @@ READING_S = 2.0
 class Place:
     """A made-up machine and text on which pilots reach what `error` says of the model, over the law's forecast."""
 
-    def __init__(self, error=lambda model: 0.0, *, kept=(), reading_s=READING_S, num_bytes=10**10, **wishes):
-        self.planner, self.error, self.reading_s = Planner("server" if num_bytes < 10**9 else "H200", num_bytes=num_bytes), error, reading_s
+    def __init__(self, error=lambda model: 0.0, *, kept=(), reading_s=READING_S, **wishes):
+        self.planner, self.error, self.reading_s = Planner("H200", num_bytes=10**10), error, reading_s
         self.kept, self.wishes = kept, {"data": {"vocab_size": 2048}, "train": {"compile": False}, **wishes}
         self.opened, self.flown = [], []
 
@@ -182,12 +182,15 @@ def test_the_better_half_has_twice_the_time_once_more():
 
 
 def test_pilots_read_no_small_text_more_often_than_without_replaced_inputs():
-    place = Place(num_bytes=3_000_000)
-    decision = place.decide("12h")
-    assert len(place.flown) > 1
-    for _, train, _ in place.flown:
-        read_bytes = train.num_steps * train.tokens_per_step * BYTES_PER_TOKEN[2048]
-        assert read_bytes < 1.2 * scaling.NOISE_EPOCHS * decision.selection.text.unique_bytes
+    place = Place()
+    best, case = place.decide().selection.best, place.case("12h")
+    assert pilot.longest_s(case, [best]) == 120.0
+    tokens_per_s = best.train.tokens_per_step / best.step_s
+    for limit_s in (60.0, 2.0):
+        unique_bytes = pilot.STEPS_SHARE * limit_s * tokens_per_s * best.vocabulary.bytes_per_token / scaling.NOISE_EPOCHS
+        small = replace(case, all_text=replace(case.all_text, unique_bytes=unique_bytes))
+        assert pilot.longest_s(small, [best]) == pytest.approx(limit_s)
+    assert pilot.divided(small, small.situation(plan_s=10.0), [best, best], 100.0) == ([], 0.0)
 
 
 def test_pilots_differ_have_the_same_time_and_text_and_follow_the_recipe():
