@@ -278,6 +278,16 @@ def test_what_was_flown_for_one_budget_holds_for_the_half_and_the_double():
     assert all(each.forecast.correction == pytest.approx(shown.plan.forecast.correction, rel=0.01) for each in shown.other_budgets)
 
 
+def test_a_look_that_flies_no_pilots_says_that_they_are_to_come():
+    def to_come(time, **wishes):
+        place = Place(**wishes)
+        return make_preview(place.case(time), replace(place.measuring(), open_pilots=None)).pilots_to_come
+
+    assert [to_come(time) for time in ("60s", "20m")] == [False, True]
+    assert not to_come("20m", plan={"pilots": False})
+    assert not to_come("20m", kept=Place().decide().selection.pilots)
+
+
 def test_kept_pilots_count_where_nothing_is_measured():
     flown = Place(error=lambda model: 0.1)
     pilots = flown.decide().selection.pilots

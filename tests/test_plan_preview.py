@@ -173,6 +173,9 @@ def test_nothing_is_measured_for_another_machine_and_the_text_says_so():
     assert [candidate.verdict for candidate in shown.plan.why.candidates].count("chosen") == 1
     assert any("no step of this configuration was measured" in reason for reason in shown.plan.why.reasons)
     assert "not this one" in preview_text(shown, case.hardware).splitlines()[0]
+    to_come = preview_text(shown.model_copy(update={"pilots_to_come": True}), case.hardware)
+    assert "pilots are trained on the text" in to_come
+    assert "pilots are trained" not in preview_text(shown.model_copy(update={"pilots_to_come": False}), case.hardware)
 
 
 # --- the text and the command

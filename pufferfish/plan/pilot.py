@@ -50,7 +50,7 @@ def fly(case: Case, measuring: Measuring, situation: Situation, candidates: list
     def left_s() -> float:
         return USED_SHARE * (case.planning_limit_s - WRITE_S - measuring.spent_s())
 
-    if measuring.open_pilots is None or left_s() < READING_S + case.reading_s(LEAST_SAMPLE_BYTES) + FEWEST * SHORTEST_S:
+    if measuring.open_pilots is None or left_s() < needed_s(case):
         return candidates, []
     affordable_s = MEASURED_SHARE * left_s()
     picks = diverse([each for each in candidates if each.measured or _is_quickly_measured(each, affordable_s)], case.text)[: _most(left_s())]
@@ -67,6 +67,17 @@ def fly(case: Case, measuring: Measuring, situation: Situation, candidates: list
         has_time = len(picks) >= FEWEST and len(picks) * limit_s <= left_s() and limit_s <= read_s(case, picks)
         wanted = orders(case, situation, picks, limit_s) if has_time else []
     return candidates, found
+
+
+def needed_s(case: Case) -> float:
+    """What the fewest pilots take at least."""
+    return READING_S + case.reading_s(LEAST_SAMPLE_BYTES) + FEWEST * SHORTEST_S
+
+
+def are_to_come(case: Case, *, plan_s: float) -> bool:
+    """Whether a plan that trains would have time for pilots, and no earlier one had any, after what planning took without them."""
+    wish = case.params.plan
+    return wish.pilots == "auto" and wish.strategy == "measured" and not case.pilots and USED_SHARE * (case.planning_limit_s - plan_s) >= needed_s(case)
 
 
 def _flown(run: RunPilot, wanted: Sequence[tuple[ModelPlan, TrainPlan]], limit_s: float, left_s: Callable[[], float]) -> list[Pilot]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pufferfish.base.errors import UserError
+from pufferfish.plan import pilot
 from pufferfish.plan.case import Case, Measuring
 from pufferfish.plan.explain import runner_up
 from pufferfish.plan.make import Decision, decide
@@ -22,6 +23,7 @@ def make_preview(case: Case, measuring: Measuring | None) -> Preview:
     return Preview(
         plan=decision.plan,
         is_predicted=measuring is None,
+        pilots_to_come=pilot.are_to_come(case, plan_s=decision.plan.budget.phases.plan_s if measuring else 0.0),
         runner_up=runner_up(decision.selection),
         memory_bytes=vars(decision.selection.best.memory),
         other_budgets=[other_budget(case.with_total(total_s), decision) for total_s in budgets],

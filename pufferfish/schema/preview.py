@@ -20,6 +20,7 @@ class Preview(Strict):
     """A plan with its surroundings."""
 
     plan: Plan
+    pilots_to_come: bool  # short trainings before the real plan, which may change it
     is_predicted: bool  # for another machine, on which nothing can be measured from here
     runner_up: Candidate | None  # the best of another shape; None: there was no other shape to choose
     memory_bytes: dict[str, int]  # at the peak, by term

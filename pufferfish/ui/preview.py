@@ -23,6 +23,7 @@ TERMS = {  # of memory, in words
     "workspace": "work space",
     "cache": "keys and values of one context",  # where text is written
 }
+PILOTS = "Before it is made for real, pilots are trained on the text, for which this look took no time: they may change it."
 PREDICTED = "predicted for a machine that is not this one: no step was measured there, and the text was surveyed here"
 
 
@@ -30,8 +31,9 @@ def preview_text(preview: Preview, hardware: Hardware) -> str:
     """Everything, at most 110 columns wide."""
     plan = preview.plan
     title = f"Plan for {format_duration(plan.budget.total_s)}" + (f", {PREDICTED}" if preview.is_predicted else "")
+    pilots = textwrap.wrap(PILOTS, WIDTH) if preview.pilots_to_come else []
     parts = [
-        [*textwrap.wrap(title, WIDTH), ""],
+        [*textwrap.wrap(title, WIDTH), *pilots, ""],
         decisions(plan, hardware),
         ["", *phase_table(plan.budget)],
         ["", *memory_table(preview.memory_bytes)],
