@@ -27,7 +27,7 @@ from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
 # Guesses, but for what follows from them.
 READING_S = 4.0  # for the text and its tokenizer, and torch in this process
 SHORTEST_S = 4.0  # a pilot: shorter ones are mostly warm-up
-LONGEST_S, LONGEST_SHARE = 20.0, 1 / 360  # of the first rung, the greater of both, the share of the budget: longer ones take more than they tell
+LONGEST_S, LONGEST_SHARE = 20.0, 1 / 180  # of a full first rung, the greater of both, the share of the budget: longer ones take more than they tell
 FEWEST, MOST = 2, 4  # in a rung: a single one cannot change the choice
 USED_SHARE = 0.95  # of the time left over
 STEPS_SHARE, EVALUATED_SHARE = 0.75, 0.15  # of a pilot's time: steps, and validation; the rest is building and a first step
@@ -91,9 +91,10 @@ def _better_half(case: Case, picks: Sequence[Candidate], found: Sequence[Pilot],
     return sorted(picks, key=lambda pick: pick.forecast(text))[: (len(picks) + 1) // 2]
 
 
-def longest_s(case: Case, picks: Sequence[Candidate]) -> float:
-    """A pilot of the first rung: none reads the text more often than without replaced inputs, which pilots do not have."""
-    return min(max(LONGEST_S, LONGEST_SHARE * case.total_s), read_s(case, picks))
+def longest_s(case: Case, picks: Sequence[Candidate], num: int = MOST) -> float:
+    """Each of so many pilots of the first rung; fewer of them have as much time together. None reads the text more often than without replaced inputs, which
+    pilots do not have."""
+    return min(MOST / num * max(LONGEST_S, LONGEST_SHARE * case.total_s), read_s(case, picks))
 
 
 def read_s(case: Case, picks: Sequence[Candidate]) -> float:
@@ -140,7 +141,7 @@ def _sample_bytes(case: Case, picks: Sequence[Candidate], left_s: float) -> int:
 def divided(case: Case, situation: Situation, picks: Sequence[Candidate], left_s: float) -> tuple[list[tuple[ModelPlan, TrainPlan]], float]:
     """What is trained, and for how many seconds each: as many of the first picks as all get enough steps."""
     for num in range(min(len(picks), _most(left_s)), FEWEST - 1, -1):
-        limit_s = min(longest_s(case, picks), left_s / num)
+        limit_s = min(longest_s(case, picks, num), left_s / num)
         if limit_s >= SHORTEST_S and len(wanted := orders(case, situation, picks[:num], limit_s)) == num:
             return wanted, limit_s
     return [], 0.0
