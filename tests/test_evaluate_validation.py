@@ -113,6 +113,7 @@ def test_samples_begin_like_documents_from_everywhere():
     ("document", "beginning"),
     [
         ("\n  \nshort\nline", "short"),
+        ("#\n# ------\n# What it does", "# What it does"),  # a line of signs says nothing
         ("    return everything_that_was_asked_for", "    return"),  # blanks at the start belong to it
         (" " * 30 + "THE TRAGEDY OF HAMLET, PRINCE OF DENMARK", "THE TRAGEDY OF HAMLET,"),  # in the middle of its line
         ("one-word-that-never-ends-anywhere", "one-word-that-never-ends"),

@@ -18,15 +18,15 @@ KEPT = "\n\t\u200c\u200d"  # the last two join letters, or keep them apart, in P
 
 
 def beginnings(documents: Sequence[str]) -> list[str]:
-    """The first words of a few documents from everywhere, no two alike; an empty one, which begins a document, where none has any."""
+    """The first words of a few documents from everywhere, no two alike; an empty beginning, which begins a document, where none has any."""
     stride = max(1, len(documents) // NUM_PROMPTS)
     spread = chain.from_iterable(documents[start::stride] for start in range(stride))
     return list(islice(dict.fromkeys(filter(None, map(beginning, spread))), NUM_PROMPTS)) or [""]
 
 
 def beginning(document: str) -> str:
-    """Of the first line with anything in it, about so many characters: whole words where there are blanks between them, and letters with their marks."""
-    line = next((line for line in document.splitlines() if line.strip()), "").rstrip()
+    """Of the first line with a letter or a digit, about so many characters: whole words where there are blanks between them, and letters with their marks."""
+    line = next((line for line in document.splitlines() if any(map(str.isalnum, line))), "").rstrip()
     line = line if line[:PROMPT_CHARACTERS].strip() else line.lstrip()
     end = PROMPT_CHARACTERS
     while end < len(line) and unicodedata.category(line[end]).startswith("M"):
