@@ -185,6 +185,7 @@ def test_a_machine_that_nobody_knows_is_refused_with_the_nearest_and_the_way_to_
     status, _, err = run(capsys, "--machine", "rtx-4900")
     assert (status, "did you mean `rtx-4090`?" in err, "on that machine" in err) == (2, True, True)
     assert "use one of: a100, gtx-1650" in run(capsys, "--machine", "elsewhere/hardware.json")[2]
+    assert run(capsys, "--machine", "")[0] == 2, "nothing is no name, and not this machine"
 
 
 def test_no_heavy_library_is_needed(tmp_path):

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Raises UserError for mistakes in params.yaml or the budget, and for a text or a machine that cannot be used."""
     params = with_budget(Params.load(paths.PARAMS), arguments.budget)
-    other, corpus = other_machine(arguments.machine) if arguments.machine else None, inspect_corpus(params.data)
+    other, corpus = None if arguments.machine is None else other_machine(arguments.machine), inspect_corpus(params.data)
     here = this_machine(HardwareProbeParams() if other else params.hardware_probe)  # what is pinned for this one says nothing of another
     if other is None:
         ensure_runtime(here.fingerprint.num_threads)

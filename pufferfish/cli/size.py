@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = model_of(arguments)
     if arguments.tokens is not None and not 1 <= arguments.tokens < 1e18:
         raise UserError("the number of tokens is not right", saw=f"--tokens {arguments.tokens:g}", fix="give a number from 1 on, for example 7e9")
-    hardware = other_machine(arguments.machine) if arguments.machine else this_machine()
+    hardware = this_machine() if arguments.machine is None else other_machine(arguments.machine)
     wish = training_of(arguments, model, hardware)
     tokens = None if arguments.tokens is None else int(arguments.tokens)
     sizing = size_up(model, hardware, lambda model, attention: decoder_price(model, attention=attention), wish, tokens=tokens)

@@ -42,7 +42,7 @@ BATCH_PENALTY = 0.022  # per squared e-fold away from the best batch
 # With which powers of the readings the best batch grows, and that penalty falls: between plays, which would have twice that, and English, where it is none
 # (docs/LOG.md).
 BATCH_AGAIN, FLATTER_AGAIN = 0.25, 0.35
-FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.008, 4  # what each halving of the sequences of a step costs below so many; five pairs: 0 to 2.4 % (docs/LOG.md)
+FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.008, 4  # what each halving of the sequences of a step costs below so many; pairs of -0.5 to 2.4 % (docs/LOG.md)
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
 LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occurrence; from one run
 # What layers beyond two save besides what their parameters do, for each e-fold of their number: 0.8, 1.3 and 3 % on three texts with widths from 160 on
@@ -54,7 +54,7 @@ LAW = 19  # counts changes of these constants: what was learned about the foreca
 
 REFERENCE_HARDNESS = 1.370  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
-HARD_AGAIN = 0.15  # with which power of the difficulty readings beyond the first give less: 5, 3 and -1 % for plays, English and `stdlib` (docs/LOG.md)
+HARD_AGAIN = 0.15  # with which power of the difficulty readings beyond the first give less: 5, 3 and 1 % for plays, English and `stdlib` (docs/LOG.md)
 HARDEST, FITTED_BYTES = 0.5, 3e7  # the logarithm of the difficulty, and bytes, up to which that was fitted: beyond, it stays as it is there
 COPIED_GAIN = 0.2  # of the logarithm of the bits per byte, where all of the validation text can be found in what is read
 BOUND_POWER = 8  # how sharply a forecast bends to that of a guess among all tokens
