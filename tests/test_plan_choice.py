@@ -706,7 +706,7 @@ def test_more_text_is_prepared_than_is_read_where_there_is_more(num_bytes, least
 @pytest.mark.parametrize("time", ["3m", "1h"])
 def test_what_is_prepared_can_be_encoded_in_the_time_planned_for_it(machine, time):
     planner = Planner(machine, num_bytes=10**11)
-    plan = planner.plan(time)
+    plan = planner.plan(time, **SMALL)
     encoding_s = plan.data.train_bytes / 1e6 * vocabularies(planner.hardware)[0].encode_s_per_mb
     assert encoding_s < plan.budget.phases.prepare_subset_s
     assert encoding_s < 0.1 * plan.budget.total_s
@@ -715,7 +715,7 @@ def test_what_is_prepared_can_be_encoded_in_the_time_planned_for_it(machine, tim
 def test_text_that_cannot_all_be_encoded_is_read_again_and_that_is_told():
     slow = [replace(each, encode_s_per_mb=3.0) for each in vocabularies(MACHINES["H200"])]
     planner = Planner("H200", num_bytes=10**11)
-    params = Params.model_validate({"budget": {"time": "3m"}})
+    params = Params.model_validate({"budget": {"time": "3m"}, **SMALL})
     case = Case(params, planner.hardware, planner.corpus, slow, planner.text, price_of)
     plan = decide(case, Measuring(planner.measure, lambda: planner.spent_s)).plan
     assert plan.data.train_bytes == case.text.unique_bytes == 4_000_000

@@ -305,7 +305,7 @@ def test_a_context_much_longer_than_the_documents_is_worth_nothing_and_not_taken
     def planned(document_bytes):
         planner = Planner("server")
         planner.text = replace(planner.text, document_bytes=document_bytes)
-        return planner.plan("5m")
+        return planner.plan("5m", data={"vocab_size": 2048})
 
     plans = [planned(document_bytes) for document_bytes in (40.0, 200.0, 1e6, math.inf)]
     seq_lens, forecasts = [plan.model.seq_len for plan in plans], [plan.forecast.val_bpb for plan in plans]
@@ -315,9 +315,9 @@ def test_a_context_much_longer_than_the_documents_is_worth_nothing_and_not_taken
 
 def test_a_compilation_that_is_a_small_part_of_the_time_is_tried_for_a_small_gain():
     planner = Planner("server", num_bytes=10**9)
-    assert planner.plan("1h").train.is_compiled
+    assert planner.plan("1h", **SMALL).train.is_compiled
     assert any(train.is_compiled for _, train in planner.measured)
-    planner.plan("5m")
+    planner.plan("5m", **SMALL)
     assert not any(train.is_compiled for _, train in planner.measured)
 
 
