@@ -4,7 +4,7 @@ import pytest
 from machines import BYTES_PER_TOKEN, MACHINES, Planner, price_of, vocabularies
 
 from pufferfish.base.errors import UserError
-from pufferfish.plan import make, table
+from pufferfish.plan import make, recipe, table
 from pufferfish.plan.case import Case, Measuring
 from pufferfish.plan.make import decide
 from pufferfish.plan.prices import StepTime
@@ -58,11 +58,13 @@ def test_every_strategy_that_can_be_wished_for_is_there():
 def test_the_recipe_is_the_same_for_every_row():
     for time in ("60s", "3m", "1h", "12h"):
         planned = plan(time=time)
-        assert (planned.model.vocab_size, planned.model.seq_len, planned.train.tokens_per_step) == (4096, 256, 16_384)
+        train = planned.train
+        assert (planned.model.vocab_size, planned.model.seq_len, train.tokens_per_step) == (4096, 256, 16_384)
         assert planned.data.vocab_size == 4096
-        assert planned.train.clock == "deadline"
-        assert not planned.train.is_compiled
-    assert plan(time="12h").train.matrix_lr == Planner("H200").plan("3m", data={"vocab_size": 2048}).train.matrix_lr
+        assert train.clock == "deadline"
+        assert not train.is_compiled
+        of_its_batch = recipe.rate_for_batch(train.tokens_per_step, num_sequences=64, tokens=train.num_steps * train.tokens_per_step)
+        assert train.matrix_lr == recipe.MATRIX_LR * min(1.0, of_its_batch)
 
 
 def test_a_small_text_gets_the_largest_vocabulary_that_it_fills():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pufferfish.base.errors import UserError
-from pufferfish.plan import budget, recipe, scaling
+from pufferfish.plan import budget, recipe
 from pufferfish.plan.candidate import COMPILE_S, Candidate
 from pufferfish.plan.configure import Situation
 from pufferfish.plan.prices import Measure, OpenPilots, Pilot, PriceOf, Vocabulary
@@ -183,7 +183,6 @@ class Case:
             micro_batch=train.micro_batch,
             num_steps=max(1, num_steps),
             train_s=train_s,
-            best_tokens_per_step=scaling.best_tokens_per_step(max(1, num_steps * train.tokens_per_step)),  # of fresh text: rates were found so
             epochs=epochs,
             per_byte=per_byte,
             teacher_share=train.teacher_share,

@@ -47,7 +47,7 @@ def _common_reasons(case: Case, selection: Selection) -> list[str]:
         reason = "more readings were no better where they were tried" if is_most else "to read the text more often would do more harm than good"
         rows.append(f"{format_duration(best.unused_s)} of the budget are left unused: {reason}")
     if case.params.train.input_noise == "auto" and (noise := recipe.usual_noise(epochs)):
-        rows.append(f"{noise:.0%} of the inputs are replaced by random tokens, so that the text is not learned by heart")
+        rows.append(f"{noise:.1%} of the inputs are replaced by random tokens, so that the text is not learned by heart")
     if best.is_taught and case.params.train.teacher_share == "auto":
         share = f"an average of the last weights gives {best.train.teacher_share:.0%} of each target and is the model in the end"
         rows.append(f"{share}: so the text can be read more often before it is learned by heart")

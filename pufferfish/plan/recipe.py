@@ -12,8 +12,9 @@ from pufferfish.schema.params import DataParams, TrainParams
 from pufferfish.schema.plan import ModelPlan, TrainPlan
 
 # Learning rates at the reference width and batch, found by a sweep (docs/LOG.md); Adam's scale with width^-1/2, all with the square root of the batch's
-# distance from the best one.
+# distance from the one they were found for, but those of orthogonalised matrices below it alone: there the full ones cost 0.5 to 4.6 %.
 REFERENCE_WIDTH = 128
+REFERENCE_BATCH, REFERENCE_GROWTH = 0.445, 0.5875  # tokens per step: the factor and the power of the training tokens
 MATRIX_LR, EMBEDDING_LR, HEAD_LR, GAIN_LR = 0.015, 0.06, 0.015, 0.01
 ADAMW_MATRIX_LR = 0.005
 WEIGHT_DECAY = 0.05
@@ -23,7 +24,9 @@ MOST_READINGS = 16.0  # that a decay was found for
 MOST_DECAY = 0.1  # of a weight in one step at the peak rate, where a training has so few that they would wipe it out; a guess
 TEACHER_SHARE = 0.5  # of the targets: 0.8 was 3 % worse (docs/LOG.md)
 CLIP_NORM = 1.0  # for AdamW; an orthogonalised update does not depend on the size of the gradient
-INPUT_NOISE = 0.05  # of the inputs replaced, in a text that is read often: a tenth was worse in two texts, a fifth in three (docs/LOG.md)
+# Of the inputs replaced, in a text that is read four times and more: a tenth was worse in two texts, a fifth in three. After two readings none are best, after
+# 2.5 half as many: in between it grows with them (docs/LOG.md).
+INPUT_NOISE, FULL_NOISE_EPOCHS = 0.05, 4.0
 WARMUP_SHARE, COOLDOWN_SHARE, FINAL_LR_SHARE = 0.02, 0.55, 0.02
 TAUGHT_COOLDOWN_SHARE = 0.3  # where an average will be kept: 0.55 was 1.2 % worse, 0.15 as good (docs/LOG.md)
 
@@ -53,7 +56,6 @@ def train_plan(
     micro_batch: int,
     num_steps: int,
     train_s: float,
-    best_tokens_per_step: float,
     epochs: float,
     per_byte: float,
     teacher_share: float,
@@ -62,9 +64,9 @@ def train_plan(
 ) -> TrainPlan:
     """Everything about training, with the user's pins kept. `per_byte`: parameters for each byte of the text."""
     optimizer = "muon" if wish.optimizer == "auto" else wish.optimizer
-    batch_factor = min(2.0, max(0.5, math.sqrt(tokens_per_step / best_tokens_per_step)))
+    batch_factor = rate_for_batch(tokens_per_step, num_sequences=tokens_per_step // model.seq_len, tokens=num_steps * tokens_per_step)
     width_factor = (REFERENCE_WIDTH / model.d_model) ** 0.5
-    usual = MATRIX_LR if optimizer == "muon" else ADAMW_MATRIX_LR * width_factor * batch_factor
+    usual = MATRIX_LR * min(1.0, batch_factor) if optimizer == "muon" else ADAMW_MATRIX_LR * width_factor * batch_factor
     matrix_lr = usual if wish.learning_rate == "auto" else wish.learning_rate
     others = batch_factor * width_factor * matrix_lr / usual
     decay = max(WEIGHT_DECAY, min(MOST_DECAY, decay_to_forget(epochs, per_byte) / num_steps) / matrix_lr) if teacher_share else WEIGHT_DECAY
@@ -110,6 +112,12 @@ def schedule_shares(wish: TrainParams, *, is_taught: bool) -> tuple[float, float
     return warmup, min(cooldown, 1 - warmup)
 
 
+def rate_for_batch(tokens_per_step: int, *, num_sequences: int, tokens: int) -> float:
+    """By which factor rates differ from those at the reference batch. Tokens of less than four sequences say much the same, and count for fewer."""
+    independent = tokens_per_step * math.sqrt(min(1.0, num_sequences / scaling.ENOUGH_SEQUENCES))
+    return min(2.0, max(0.5, math.sqrt(independent / (REFERENCE_BATCH * tokens**REFERENCE_GROWTH))))
+
+
 def decay_to_forget(epochs: float, per_byte: float) -> float:
     """By how many e-folds the matrices of a taught model decay in a training at the peak rate, with so many parameters for each byte of its text."""
     return DECAY_PER_READING * min(epochs, MOST_READINGS) * min(1.0, per_byte / MANY_PER_BYTE)
@@ -117,7 +125,8 @@ def decay_to_forget(epochs: float, per_byte: float) -> float:
 
 def usual_noise(epochs: float) -> float:
     """Share of inputs to replace in a text that is read so many times."""
-    return INPUT_NOISE if epochs > scaling.NOISE_EPOCHS else 0.0
+    grown = (epochs - scaling.NOISE_EPOCHS) / (FULL_NOISE_EPOCHS - scaling.NOISE_EPOCHS)
+    return round(INPUT_NOISE * min(1.0, max(0.0, grown)), 3)
 
 
 def embedding_params(model: ModelPlan, price: Price) -> int:

@@ -37,12 +37,10 @@ SHORT_COST, SHORT_TOKENS = 0.092, 1.6e6  # of each e-fold below a context of 128
 SHORTEST_TRIED = 16
 REACH = 2.0  # documents that a context is worth being long for: what lies beyond the own one tells nothing, but windows begin anywhere in it (docs/LOG.md)
 LEARNABLE = 15.0  # tokens for each parameter of the blocks: with more, a model makes no more of its context and vocabulary; a guess
-BATCH_FACTOR, BATCH_EXPONENT = 0.445, 0.5875  # see `best_tokens_per_step`
-BATCH_PENALTY = 0.022  # per squared e-fold away from the best batch
-# With which powers of the readings the best batch grows, and that penalty falls: between plays, which would have twice that, and English, where it is none
-# (docs/LOG.md).
-BATCH_AGAIN, FLATTER_AGAIN = 0.25, 0.35
-FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.008, 4  # what each halving of the sequences of a step costs below so many; pairs of -0.5 to 2.4 % (docs/LOG.md)
+BATCH_FACTOR, BATCH_EXPONENT = 0.06, 0.70  # see `best_tokens_per_step`
+BATCH_PENALTY = 0.022  # per squared e-fold above the best batch
+BATCH_AGAIN, FLATTER_AGAIN = 0.5, 0.35  # with which powers of the readings the best batch grows, and that penalty falls: plays and English (docs/LOG.md)
+FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.004, 4  # what each halving of the sequences of a step costs below so many; pairs of -0.5 to 0.5 % (docs/LOG.md)
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
 LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occurrence; from one run
 # What layers beyond two save besides what their parameters do, for each e-fold of their number: 0.8, 1.3 and 3 % on three texts with widths from 160 on
@@ -50,7 +48,7 @@ LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occ
 DEEPER, MOST_LAYERS, WIDTH_PER_LAYER = 0.02, 5, 48
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
-LAW = 19  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 20  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_HARDNESS = 1.370  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
@@ -83,9 +81,9 @@ def difficulty(hardness_bpb: float) -> float:
 
 
 def best_tokens_per_step(tokens: float, epochs: float = 1.0) -> float:
-    """A batch for so many training tokens of a text that is read so many times, fitted to runs of 0.5 to 11 million tokens here (docs/LOG.md). The law
-    0.10 D^0.72, fitted to seven published optima from 1 million to 10 billion tokens, says the same at 1 million and three times as much at 10 billion.
-    Untried above 11 million."""
+    """The largest batch that is as good as smaller ones, for so many training tokens of a text that is read so many times: fitted to runs of 0.4 to 11
+    million tokens here, with rates that fall with small batches (docs/LOG.md). The law 0.10 D^0.72, fitted to seven published optima from 1 million to 10
+    billion tokens, says twice as much. Untried above 11 million."""
     return float(BATCH_FACTOR * tokens**BATCH_EXPONENT * max(1.0, epochs) ** BATCH_AGAIN)
 
 
@@ -116,8 +114,8 @@ def vocabulary_cost(vocab_size: int, fresh: float, epochs: float = 1.0) -> float
 
 
 def batch_cost(tokens_per_step: float, tokens: float, epochs: float = 1.0) -> float:
-    """Share of the bits per byte that another batch than the best one costs, the less, the more often the text is read."""
-    distance = math.log(tokens_per_step / best_tokens_per_step(tokens, epochs))
+    """Share of the bits per byte that a larger batch than the best one costs, the less, the more often the text is read. Smaller ones cost time alone."""
+    distance = max(0.0, math.log(tokens_per_step / best_tokens_per_step(tokens, epochs)))
     return float(BATCH_PENALTY * max(1.0, epochs) ** -FLATTER_AGAIN * distance**2)
 
 
