@@ -679,6 +679,12 @@ def test_counted_steps_take_about_the_time_that_there_is_unless_whole_sequences_
     assert plan.train.tokens_per_step <= 16 * best
 
 
+def test_what_a_larger_batch_costs_is_told():
+    small, large = (Planner("server").plan("3m", **SMALL, train={"num_steps": 500 * 2048 // size}).why.reasons for size in (512, 16_384))
+    assert any("tokens a step" in reason and "teach no better" in reason and "cost" not in reason for reason in small)
+    assert any("tokens a step" in reason and "% and are quicker" in reason for reason in large)
+
+
 def test_few_steps_get_a_batch_that_teaches_something():
     def forecast(size):
         return Planner("server").plan("3m", **SMALL, train={"num_steps": 100, "tokens_per_step": size}).forecast.val_bpb

@@ -37,8 +37,8 @@ SHORT_COST, SHORT_TOKENS = 0.092, 1.6e6  # of each e-fold below a context of 128
 SHORTEST_TRIED = 16
 REACH = 2.0  # documents that a context is worth being long for: what lies beyond the own one tells nothing, but windows begin anywhere in it (docs/LOG.md)
 LEARNABLE = 15.0  # tokens for each parameter of the blocks: with more, a model makes no more of its context and vocabulary; a guess
-BATCH_FACTOR, BATCH_EXPONENT = 0.06, 0.70  # see `best_tokens_per_step`
-BATCH_PENALTY = 0.022  # per squared e-fold above the best batch
+BATCH_FACTOR, BATCH_EXPONENT = 0.031, 0.75  # see `best_tokens_per_step`
+BATCH_PENALTY = 0.020  # per squared e-fold above the best batch
 BATCH_AGAIN, FLATTER_AGAIN = 0.5, 0.35  # with which powers of the readings the best batch grows, and that penalty falls: plays and English (docs/LOG.md)
 FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.004, 4  # what each halving of the sequences of a step costs below so many; pairs of -0.5 to 0.5 % (docs/LOG.md)
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
@@ -83,7 +83,7 @@ def difficulty(hardness_bpb: float) -> float:
 def best_tokens_per_step(tokens: float, epochs: float = 1.0) -> float:
     """The largest batch that is as good as smaller ones, for so many training tokens of a text that is read so many times: fitted to runs of 0.4 to 11
     million tokens here, with rates that fall with small batches (docs/LOG.md). The law 0.10 D^0.72, fitted to seven published optima from 1 million to 10
-    billion tokens, says twice as much. Untried above 11 million."""
+    billion tokens, says 1.6 to 2.1 times as much. Untried above 11 million."""
     return float(BATCH_FACTOR * tokens**BATCH_EXPONENT * max(1.0, epochs) ** BATCH_AGAIN)
 
 

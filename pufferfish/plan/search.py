@@ -18,6 +18,7 @@ from pufferfish.schema.plan import ModelPlan
 MARGIN, PREFERRED_MARGIN = 1.15, 2.5  # text encoded over what the plan expects to read: as many tokens from more text teach more (docs/LOG.md)
 PREFERRED_BYTES, PREFERRED_SHARE = 64_000_000, 0.08  # so much is preferred at most, and where as much again costs at most this of the training time
 LARGE_SHARE = 0.25  # of what the law can judge: a larger choice is told with that bound
+LEAST_TOLD = 0.001  # of the bits per byte: what a larger batch costs beyond that is told
 LONGEST_CONTEXT = {"cpu": 1024, "cuda": 2048}
 
 
@@ -151,8 +152,10 @@ def _size_reason(selection: Selection) -> list[str]:
 def _batch_reason(case: Case, best: Candidate) -> str:
     if case.params.train.tokens_per_step != "auto":
         return f"{best.train.tokens_per_step} tokens a step, as pinned"
-    law = scaling.best_tokens_per_step(max(1, best.tokens), best.epochs(case.text))
-    return f"{best.train.tokens_per_step} tokens a step: the law for {format_count(best.tokens)} tokens says {law:.0f}"
+    of = max(1, best.tokens), best.epochs(case.text)
+    bound = f"for {format_count(best.tokens)} tokens, smaller ones than {scaling.best_tokens_per_step(*of):.0f} teach no better"
+    cost = scaling.batch_cost(best.train.tokens_per_step, *of)
+    return f"{best.train.tokens_per_step} tokens a step: {bound}" + (f", and this many cost {cost:.1%} and are quicker" if cost >= LEAST_TOLD else "")
 
 
 def _steps_reason(best: Candidate) -> list[str]:
