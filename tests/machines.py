@@ -111,7 +111,7 @@ class Planner:
         """Costs what such a measurement would cost."""
         step_s = self.slowness * step_seconds(self.machine, price_of(model, train.attention), model, train)
         first_step_s = 25.3 if train.is_compiled else 0.3
-        self.spent_s += first_step_s + max(0.4, 3 * step_s)
+        self.spent_s += first_step_s + max(choose.MEASURED_STEPS_S, 3 * step_s)
         self.measured.append((model, train))
         return StepTime(step_s, 10**9, first_step_s)
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,10 +14,12 @@ from machines import MACHINES, price_of
 from pufferfish.base import memo
 from pufferfish.base.errors import UserError
 from pufferfish.data.corpus import inspect_corpus
+from pufferfish.plan import choose
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.speed import Machine, step_seconds
 from pufferfish.schema.params import Params
 from pufferfish.train import known, planning
+from pufferfish.train.known import KnownSteps
 
 
 class Workshop:
@@ -37,7 +40,7 @@ class Workshop:
 
     def measure(self, model, train):
         self.measured.append((model, train))
-        self.spent_s += 0.7
+        self.spent_s += 0.5
         slowness = 1.2 + 0.01 * len(self.measured)
         return StepTime(slowness * step_seconds(Machine(self.hardware), price_of(model, train.attention), model, train), 10**9, 0.3)
 
@@ -68,7 +71,8 @@ def test_a_second_plan_finds_nothing_out_again_and_is_the_same(workshop):
     first = workshop.plan()
     done = workshop.surveys, len(workshop.measured)
     second = workshop.plan()
-    assert (workshop.surveys, len(workshop.measured)) == done == (1, 5)
+    assert (workshop.surveys, len(workshop.measured)) == done
+    assert (workshop.surveys, len(set(workshop.measured))) == (1, 5)
     assert (second.data, second.model) == (first.data, first.model)
     assert second.forecast.step_s == first.forecast.step_s
     assert second.budget.phases.plan_s < first.budget.phases.plan_s
@@ -94,9 +98,34 @@ def test_wishes_that_do_not_change_the_pace_measure_nothing_again(workshop):
 
 def test_another_budget_measures_only_what_is_new_to_it(workshop):
     workshop.plan(budget={"time": "3m"})
+    measured, workshop.measured = set(workshop.measured), []
     workshop.plan(budget={"time": "10m"})
     assert workshop.surveys == 1
-    assert len(workshop.measured) == len(set(workshop.measured))
+    assert measured.isdisjoint(workshop.measured)
+
+
+def test_what_a_choice_is_between_is_measured_several_times_and_all_of_it_is_kept(workshop):
+    plan = workshop.plan()
+    often = max(workshop.measured, key=workshop.measured.count)
+    number = workshop.measured.count(often)
+    assert 1 < number <= choose.MOST_TAKES
+    kept = KnownSteps(workshop.hardware, workshop, tell=pytest.fail)
+    step = kept.measure(*often)
+    assert step.is_kept
+    assert len(step.takes_s) == number
+    assert min(step.takes_s) < step.step_s == statistics.median(step.takes_s) < max(step.takes_s)
+    chosen = next(each for each in plan.why.candidates if each.verdict.startswith("chosen"))
+    assert chosen.measured_step_s == kept.measure(plan.model, next(train for model, train in workshop.measured if model == plan.model)).step_s
+
+
+def test_memory_that_runs_out_the_second_time_changes_nothing_of_what_is_known(workshop, monkeypatch):
+    workshop.plan()
+    of = workshop.measured[0]
+    kept = KnownSteps(workshop.hardware, workshop, tell=pytest.fail)
+    before = kept.measure(*of)
+    monkeypatch.setattr(workshop, "measure", lambda model, train: StepTime(0.0, 0, 0.1, fits=False))
+    assert not kept.measure_again(*of).fits
+    assert kept.measure(*of) == before
 
 
 def test_another_text_machine_or_code_is_found_out_anew(workshop, monkeypatch):

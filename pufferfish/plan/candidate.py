@@ -31,7 +31,7 @@ class Candidate:
     vocabulary: Vocabulary
     text: Text  # that it was planned for
     measured: StepTime | None = None
-    correction: float = 1.0  # of the predicted pace, learned from measurements of others
+    correction: float = 1.0  # of the predicted pace, by what was measured of it and of others
     learned: float = 1.0  # of the law's bits per byte against those of other shapes, from short trainings
 
     @property
@@ -42,7 +42,7 @@ class Candidate:
     @property
     def step_s(self) -> float:
         """The best knowledge of its pace."""
-        return self.measured.step_s if self.measured else self.predicted_step_s * self.correction
+        return self.predicted_step_s * self.correction
 
     @property
     def passed_tokens_per_s(self) -> float:
@@ -105,7 +105,7 @@ class Candidate:
 
     def with_measured(self, found: StepTime) -> Candidate:
         """The same with real steps. Time that its compilation did not take is time for steps, and the other way round."""
-        known = replace(self, measured=found)
+        known = replace(self, measured=found, correction=found.step_s / self.predicted_step_s)
         return replace(known, loop_s=self.loop_s + self.compile_s - known.compile_s)
 
     def forecast(self, text: Text) -> float:

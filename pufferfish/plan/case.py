@@ -225,6 +225,7 @@ class Measuring:
     measure: Measure
     spent_s: Callable[[], float]
     is_known: Callable[[ModelPlan, TrainPlan], bool] = never_known  # without measuring
+    again: Measure | None = None  # what `measure` found and what is found now; None: nothing is measured twice
     open_pilots: OpenPilots | None = None  # None: no short trainings, because none are wished for, or these were run before
 
 

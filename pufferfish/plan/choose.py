@@ -11,7 +11,8 @@ from pufferfish.base.units import format_bytes
 from pufferfish.plan import scaling
 from pufferfish.plan.candidate import Candidate, has_enough_steps, in_time
 from pufferfish.plan.configure import Situation, configurations
-from pufferfish.plan.prices import Measure, Vocabulary
+from pufferfish.plan.pace import standard_error, with_paces
+from pufferfish.plan.prices import Measure, StepTime, Vocabulary
 from pufferfish.plan.refuse import nothing_fits
 from pufferfish.plan.scaling import Text
 from pufferfish.schema.plan import ModelPlan
@@ -19,14 +20,17 @@ from pufferfish.schema.plan import ModelPlan
 NEAR = 0.003  # relative difference of forecasts that counts as equal
 OFTEN = 0.1  # more readings than the best, with which an equal forecast is not trusted: 2 x 256 in 4.1 readings was 1.8 % worse than 3 x 256 in 3 (docs/LOG.md)
 UNMEASURED = 0.01  # relative difference of forecasts that a predicted pace has to promise
-KERNEL = 0.7  # e-folds of size over which a measured correction is trusted
-MEASURED_STEPS_S, MOST_STEPS = 0.4, 4  # time for the steps of one measurement, and how many of them it takes where they take longer
+# Time for the steps of one measurement, and how many of them it takes where they take longer: where the pace changes from second to second, twice as many tell
+# hardly more (6.4 instead of 6.6 % standard deviation, docs/LOG.md), and measuring again later does.
+MEASURED_STEPS_S, MOST_STEPS = 0.2, 4
 MEASURE_START_S = 0.3  # building and first step of a measurement, besides its steps
 # What a compiled candidate must promise over the best eager one, at most: measuring it costs a compilation, more than all others together. The less of the
 # training time that is, the less it must promise.
 COMPILING_GAIN, COMPILING_PRICE = 0.01, 0.5
 MUCH_SMALLER = 0.75  # of what did not fit, where no less can be taken at once: what is tried next, as others may use most of the device
 FEWEST_MEASURED = 5  # shapes, where there is time: the errors of predictions differ by shape
+CONTENDER = 0.02  # behind the best forecast of the measured ones: so near, they are measured again
+MOST_TAKES, PRECISE = 3, 0.02  # measurements of one configuration, and the standard error of its pace that is good enough
 
 
 def enumerate_candidates(situation: Situation, models: Iterable[ModelPlan], vocabularies: Sequence[Vocabulary]) -> list[Candidate]:
@@ -87,8 +91,35 @@ def measure_best(
             continue
         known = target.with_measured(result)
         measured.append(known)
-        candidates = [known if candidate is target else _corrected(candidate, measured) for candidate in candidates]
+        candidates = with_paces([known if candidate is target else candidate for candidate in candidates], measured)
     return candidates, measured
+
+
+def measure_again(candidates: list[Candidate], again: Callable[[Candidate], StepTime | None], *, text: Text) -> list[Candidate]:
+    """Measure those that the choice is between once more, in turn, until their paces are sure enough. `again` returns what is known by then, and None where
+    there is no time."""
+    while target := _least_sure(candidates, text):
+        result = again(target)
+        if result is None or not result.fits:
+            break
+        candidates = [target.with_measured(result) if candidate is target else candidate for candidate in candidates]
+        candidates = with_paces(candidates, [candidate for candidate in candidates if candidate.measured])
+    return candidates
+
+
+def _least_sure(candidates: list[Candidate], text: Text) -> Candidate | None:
+    """The contender that was measured least often, if any should be again: none that an earlier plan measured, or whose measurement is a compilation."""
+    measured = [candidate for candidate in candidates if candidate.measured and not candidate.train.is_compiled]
+    if len(measured) < 2:
+        return None
+    bound = (1 + CONTENDER) * min(candidate.forecast(text) for candidate in measured)
+    contenders = [
+        (steps.num_takes, candidate.forecast(text), number, candidate)
+        for number, candidate in enumerate(measured)
+        if (steps := candidate.measured) and not steps.is_kept and steps.num_takes < MOST_TAKES and candidate.forecast(text) <= bound
+    ]
+    unsure = [each for each in contenders if standard_error(each[-1], measured) > PRECISE]
+    return min(unsure)[-1] if unsure else None
 
 
 def _smaller(candidates: list[Candidate], num_bytes: float, *, is_batch_free: bool) -> list[Candidate]:
@@ -131,31 +162,9 @@ def _compiling_gain(candidate: Candidate) -> float:
 def informed(candidates: list[Candidate], known: Sequence[Candidate]) -> list[Candidate]:
     """The candidates with what is known from steps of configurations like them, measured for another plan. Where that measured nothing compiled, those that
     are not come first: a plan that measures would compile nothing on a guess."""
-    if not known:
-        return candidates
-    if not any(each.train.is_compiled for each in known):
+    if known and not any(each.train.is_compiled for each in known):
         candidates = [candidate for candidate in candidates if not candidate.train.is_compiled] or candidates
-    return [_corrected(candidate, known) for candidate in candidates]
-
-
-def _corrected(candidate: Candidate, measured: Sequence[Candidate]) -> Candidate:
-    """Its predicted pace times the measured over predicted pace of others, the near ones counting most (a Gaussian kernel in the logarithms of the shape)."""
-    if candidate.measured:
-        return candidate
-    weighted = [(math.exp(-((_distance(candidate, other) / KERNEL) ** 2)) + 1e-3, other) for other in measured]
-    ratio = sum(weight * math.log(other.step_s / other.predicted_step_s) for weight, other in weighted) / sum(weight for weight, _ in weighted)
-    return replace(candidate, correction=math.exp(ratio))
-
-
-def _distance(one: Candidate, other: Candidate) -> float:
-    batches = math.log(one.train.tokens_per_step / other.train.tokens_per_step)
-    return math.hypot(distance(one.model, other.model), batches) + (3.0 if one.train.is_compiled != other.train.is_compiled else 0.0)
-
-
-def distance(one: ModelPlan, other: ModelPlan) -> float:
-    """Between the shapes of two models, in e-folds."""
-    first, second = ((model.num_layers, model.d_model, model.vocab_size**0.5, model.seq_len) for model in (one, other))
-    return math.dist([math.log(x) for x in first], [math.log(x) for x in second])
+    return with_paces(candidates, known)
 
 
 def choose(candidates: list[Candidate], *, text: Text) -> Candidate:

@@ -18,8 +18,9 @@ from pufferfish.plan import recipe, scaling, speed
 from pufferfish.plan.budget import EVALUATED_PER_TRAINED
 from pufferfish.plan.candidate import FEWEST_STEPS, Candidate, by_law
 from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
-from pufferfish.plan.choose import KERNEL, choose, distance, measurement_s
+from pufferfish.plan.choose import choose, measurement_s
 from pufferfish.plan.configure import Situation, fitted, largest_divisor, whole_tokens_per_step
+from pufferfish.plan.pace import LENGTH, distance
 from pufferfish.plan.prices import Pilot, RunPilot
 from pufferfish.plan.scaling import NOISE_EPOCHS, Experience, Text
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
@@ -223,7 +224,7 @@ def _mean(numbers: Collection[float]) -> float:
 
 def _near(model: ModelPlan, deviations: Sequence[tuple[ModelPlan, float]]) -> float:
     """The mean of those near in shape (a Gaussian kernel), fading to nothing where there are none."""
-    weighted = [(math.exp(-((distance(model, other) / KERNEL) ** 2)), deviation) for other, deviation in deviations]
+    weighted = [(math.exp(-((distance(model, other) / LENGTH) ** 2)), deviation) for other, deviation in deviations]
     return sum(weight * deviation for weight, deviation in weighted) / max(1.0, sum(weight for weight, _ in weighted))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Protocol
 
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
@@ -34,11 +35,24 @@ class Price(Protocol):
 class StepTime:
     """Real steps of one configuration, measured in the conditions of the run."""
 
-    step_s: float
+    step_s: float  # the median where they were measured several times
     peak_memory_bytes: int
     first_step_s: float  # building, compiling and the first step
     fits: bool = True  # False: memory ran out
     is_kept: bool = False  # measured for an earlier plan
+    takes_s: tuple[float, ...] = ()  # each, where there are several
+
+    @property
+    def num_takes(self) -> int:
+        """How often they were measured."""
+        return max(1, len(self.takes_s))
+
+    def with_another(self, take: StepTime) -> StepTime:
+        """The same with what was found when they were measured once more, if that found anything."""
+        if not take.fits:
+            return self
+        takes_s = (*(self.takes_s or (self.step_s,)), take.step_s)
+        return replace(self, step_s=median(takes_s), takes_s=takes_s, peak_memory_bytes=max(self.peak_memory_bytes, take.peak_memory_bytes))
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 from pufferfish.base.errors import UserError
 from pufferfish.base.units import format_count
 from pufferfish.plan import budget, choose, pilot, scaling, space
 from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, Candidate, has_enough_steps
 from pufferfish.plan.case import ENCODE_UNIT, WRITE_S, Case, Expected, Measuring, Selection
-from pufferfish.plan.prices import Vocabulary
+from pufferfish.plan.prices import StepTime, Vocabulary
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import TrainParams
 from pufferfish.schema.plan import ModelPlan
@@ -51,6 +52,7 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
             is_affordable=lambda each, number: _is_affordable(case, measuring, each, number),
             is_batch_free=case.params.train.micro_batch == "auto",
         )
+        candidates = choose.measure_again(candidates, partial(_again, case, measuring), text=case.text)
         candidates, flown = pilot.fly(case, measuring, situation, candidates, case.data_plan(vocabulary, train_bytes=train_bytes))
         pilots.append(flown)
         candidates = _with_known_steps(measuring, candidates, {each.model for several in pilots for each in several})
@@ -103,6 +105,12 @@ def _is_affordable(case: Case, measuring: Measuring, candidate: Candidate, num_m
         return True
     is_first = num_measured == 0 and not candidate.train.is_compiled  # one is measured whatever it costs
     return is_first or measuring.spent_s() + choose.measurement_s(candidate) < case.planning_limit_s
+
+
+def _again(case: Case, measuring: Measuring, candidate: Candidate) -> StepTime | None:
+    if measuring.again is None or measuring.spent_s() + choose.measurement_s(candidate) >= case.planning_limit_s:
+        return None
+    return measuring.again(candidate.model, candidate.train)
 
 
 def train_bytes_for(case: Case, vocabulary: Vocabulary, *, read_bytes: float, loop_s: float) -> int:

@@ -74,17 +74,30 @@ class KnownSteps:
         except UserError as error:
             self._tell(f"{error.what}: {error.saw}")
             raise
-        if step.fits:
-            self._steps[key] = replace(step, is_kept=True)
-            memo.keep("steps", self._question, [{"of": key, "step": astuple(each)[:3]} for key, each in self._steps.items()], tell=self._tell)
-        return step
+        return self._kept(key, step) if step.fits else step
+
+    def measure_again(self, model: ModelPlan, train: TrainPlan) -> StepTime:
+        """What is kept of a step and a new measurement of it, which are kept together; the new one alone where memory ran out."""
+        key = _key(model, train)
+        take = self._measurer.measure(model, train)
+        return self._kept(key, self._steps[key].with_another(take)) if take.fits else take
+
+    def _kept(self, key: tuple[Any, ...], step: StepTime) -> StepTime:
+        self._steps[key] = replace(step, is_kept=True)
+        memo.keep("steps", self._question, [_answer(key, each) for key, each in self._steps.items()], tell=self._tell)
+        return replace(step, is_kept=False)
+
+
+def _answer(key: tuple[Any, ...], step: StepTime) -> dict[str, Any]:
+    return {"of": key, "step": [step.step_s, step.peak_memory_bytes, step.first_step_s], "takes_s": step.takes_s}
 
 
 def _read_steps(answer: Any) -> dict[tuple[Any, ...], StepTime]:
     steps = {}
     for each in answer:
         step_s, peak_memory_bytes, first_step_s = each["step"]
-        steps[tuple(each["of"])] = StepTime(float(step_s), int(peak_memory_bytes), float(first_step_s), is_kept=True)
+        takes_s = tuple(map(float, each["takes_s"]))
+        steps[tuple(each["of"])] = StepTime(float(step_s), int(peak_memory_bytes), float(first_step_s), is_kept=True, takes_s=takes_s)
     return steps
 
 

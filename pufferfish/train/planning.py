@@ -93,7 +93,7 @@ def measuring_here(hardware: Hardware, steps: Steps, pilots: KnownPilots | None,
     """Real steps, each configuration measured once on this machine, and short trainings, once for the same wishes."""
     known = KnownSteps(hardware, steps, tell=tell)
     open_pilots = pilots.keeping(partial(_open_pilots, steps, tell=tell)) if pilots and not pilots.has_own else None
-    return Measuring(known.measure, spent_s, known.is_known, open_pilots)
+    return Measuring(known.measure, spent_s, known.is_known, known.measure_again, open_pilots)
 
 
 def _open_pilots(steps: Steps, data: DataPlan, sample_bytes: int, *, tell: Tell) -> RunPilot:

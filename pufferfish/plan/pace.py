@@ -1,0 +1,79 @@
+"""How long steps take: what was measured and what is predicted, each as far as it can be trusted.
+
+A machine that others use changes its pace from second to second, by 6 % on the one this was written on, and so does what is measured there, while predictions
+are off by about as much, but alike for shapes that are alike. So the logarithms of measured over predicted paces are taken as a common mean, errors of the
+prediction that are correlated by shape, and chance, and what is known of any configuration is their conditional mean (ordinary kriging: Cressie, "Statistics
+for Spatial Data", 1993, chapter 3). How much is chance is seen where the same steps are measured again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pufferfish.plan.candidate import Candidate
+from pufferfish.schema.plan import ModelPlan
+
+LENGTH = 0.7  # e-folds between two shapes, over which the errors of their predictions have less and less in common
+PREDICTED_ERROR = 0.05  # standard deviation of the logarithm, besides what all have in common: sixteen configurations were -9 % to +3 % off (docs/LOG.md)
+NOISE = 0.03  # of a measurement: a guess that weighs as much as one that is seen
+
+
+def distance(one: ModelPlan, other: ModelPlan) -> float:
+    """Between the shapes of two models, in e-folds."""
+    first, second = ((model.num_layers, model.d_model, model.vocab_size**0.5, model.seq_len) for model in (one, other))
+    return math.dist([math.log(x) for x in first], [math.log(x) for x in second])
+
+
+def with_paces(candidates: Sequence[Candidate], measured: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates with what the measured ones say of their paces, those among them that are measured too. Compiled and other ones say as much of each other
+    only where nothing else is measured."""
+    if not measured:
+        return list(candidates)
+    chance = noise(measured)
+    errors = {is_compiled: _Errors([each for each in measured if each.train.is_compiled == is_compiled] or measured, chance) for is_compiled in (False, True)}
+    return [replace(each, correction=math.exp(errors[each.train.is_compiled].at(each))) for each in candidates]
+
+
+def noise(measured: Iterable[Candidate]) -> float:
+    """Standard deviation of the logarithm of a single measurement, from those of the same steps."""
+    squares, freedom = NOISE**2, 1
+    for steps in filter(None, (candidate.measured for candidate in measured)):
+        logs = [math.log(take_s) for take_s in steps.takes_s or (steps.step_s,)]
+        squares += sum((log - sum(logs) / len(logs)) ** 2 for log in logs)
+        freedom += len(logs) - 1
+    return math.sqrt(squares / freedom)
+
+
+def standard_error(candidate: Candidate, measured: Iterable[Candidate]) -> float:
+    """Of the logarithm of its measured pace, with the noise of all that are measured."""
+    assert candidate.measured
+    return noise(measured) / math.sqrt(candidate.measured.num_takes)
+
+
+class _Errors:
+    """Logarithms of measured over predicted paces: what was found at M configurations, and what follows for any other."""
+
+    def __init__(self, measured: Sequence[Candidate], chance: float) -> None:
+        self._measured = measured
+        steps = [each.measured for each in measured if each.measured]
+        found_M = np.log([known.step_s / each.predicted_step_s for each, known in zip(measured, steps, strict=True)])
+        covariance_MM = np.array([self._shared_M(each) for each in measured]) + np.diag([chance**2 / known.num_takes for known in steps])
+        weights_M = np.linalg.solve(covariance_MM, np.ones(len(measured)))
+        self._mean = float(weights_M @ found_M / weights_M.sum())
+        self._pulls_M = np.linalg.solve(covariance_MM, found_M - self._mean)
+
+    def at(self, candidate: Candidate) -> float:
+        """The expected one of a configuration."""
+        return self._mean + float(self._shared_M(candidate) @ self._pulls_M)
+
+    def _shared_M(self, candidate: Candidate) -> np.ndarray:
+        """Covariance of the errors of its prediction with theirs."""
+        return PREDICTED_ERROR**2 * np.array([math.exp(-((_distance(candidate, other) / LENGTH) ** 2)) for other in self._measured])
+
+
+def _distance(one: Candidate, other: Candidate) -> float:
+    return math.hypot(distance(one.model, other.model), math.log(one.train.tokens_per_step / other.train.tokens_per_step))
