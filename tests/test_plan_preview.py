@@ -69,7 +69,7 @@ def test_why_it_lost_names_what_decided(size, pace, words):
     head = best.model.vocab_size * best.model.d_model
     blocks = round(size * (best.price.matmul_params - head))
     price = replace(best.price, num_params=round(size * best.price.num_params), matmul_params=head + blocks)
-    other = replace(best, price=price, measured=replace(best.measured, step_s=pace * best.step_s))
+    other = replace(best, price=price).with_measured(replace(best.measured, step_s=pace * best.step_s))
     assert words in explain.why_it_lost(other, best, text)
     if pace == 1.0:
         assert "no time to measure" in explain.why_it_lost(replace(other, measured=None, predicted_step_s=best.step_s, correction=1.0), best, text)
@@ -79,7 +79,8 @@ def test_a_shape_that_is_too_slow_for_enough_steps_says_so_and_nothing_that_is_f
     planner = Planner("server")
     selection = decide(case_of(planner), Measuring(planner.measure, lambda: planner.spent_s)).selection
     best = selection.best
-    slow = replace(best, price=replace(best.price, num_params=2 * best.price.num_params), measured=replace(best.measured, step_s=best.loop_s / 50))
+    large = replace(best, price=replace(best.price, num_params=2 * best.price.num_params))
+    slow = large.with_measured(replace(best.measured, step_s=best.loop_s / 50))
     assert explain.why_it_lost(slow, best, selection.text) == "but it is too slow for enough steps"
     assert explain.why_it_lost(replace(slow, learned=0.8), best, selection.text) == "but it is too slow for enough steps"
 
