@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pufferfish.data.hardness import REFERENCE_BYTES, STEEPEST, bits, copying, hardness, last_occurrences
+from pufferfish.data.hardness import REFERENCE_BYTES, SHORTER_WINDOW, STEEPEST, WINDOW, bits, copying, hardness, last_occurrences
 
 VOCAB_SIZE = 50
 
@@ -47,16 +47,31 @@ def test_more_phrases_are_harder_and_more_text_is_easier():
     validation = phrases(3000, num_phrases=300, seed=1)
     easy, hard = (measured(phrases(30_000, num_phrases=number, seed=0), phrases(3000, num_phrases=number, seed=1)) for number in (30, 300))
     assert easy.bpb < hard.bpb
-    few, many = (bits(phrases(number, num_phrases=300, seed=0), validation, VOCAB_SIZE) for number in (3000, 30_000))
+    (few,), (many,) = (bits(phrases(number, num_phrases=300, seed=0), validation, VOCAB_SIZE, windows=[WINDOW]) for number in (3000, 30_000))
     assert many < few
     assert STEEPEST <= hard.slope < 0
+
+
+def test_a_text_that_comes_back_to_what_it_said_recalls_it_where_one_looks_back_far_enough():
+    random = np.random.default_rng(0)
+    train = random.integers(0, VOCAB_SIZE, 20_000)
+
+    def recall(apart):
+        """Of a text in which every stretch of so many tokens is said twice."""
+        stretches = random.integers(0, VOCAB_SIZE, (6000 // apart, apart))
+        return measured(train, np.repeat(stretches, 2, axis=0).ravel()).recall
+
+    near, middling, far = (recall(apart) for apart in (SHORTER_WINDOW // 2, (SHORTER_WINDOW + WINDOW) // 2, 2 * WINDOW))
+    assert middling > 0.3
+    assert 0 <= near < 0.05
+    assert 0 <= far < 0.05
 
 
 def test_what_another_amount_of_text_says_is_carried_to_the_reference_by_the_slope():
     train, validation = phrases(20_000, num_phrases=3000, seed=0), phrases(6000, num_phrases=3000, seed=1)
     at_reference, at_half = (measured(train, validation, train_bytes=share * REFERENCE_BYTES) for share in (1, 0.5))
     assert at_half.bpb == pytest.approx(at_reference.bpb * 2**at_half.slope)
-    assert at_half.bpb < at_reference.bpb == pytest.approx(bits(train, validation, VOCAB_SIZE) / (3 * len(validation)))
+    assert at_half.bpb < at_reference.bpb == pytest.approx(bits(train, validation, VOCAB_SIZE, windows=[WINDOW])[0] / (3 * len(validation)))
 
 
 @pytest.mark.parametrize(("num_train", "num_validation"), [(15, 1), (15, 2), (200, 5), (4000, 1)])

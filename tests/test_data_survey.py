@@ -106,7 +106,7 @@ def test_the_length_of_documents_is_that_of_the_one_a_byte_lies_in(num_words):
 def test_a_larger_sample_for_the_vocabulary_is_none_for_the_hardness(monkeypatch):
     """The n-gram counts a bounded number of tokens, and all texts are compared after as many."""
     data, sizes = write_lines("lines.txt", 12_000, num_words=5000), []
-    monkeypatch.setattr(survey_room, "hardness", lambda *_, train_bytes, **__: sizes.append(train_bytes) or Hardness(1.0, -0.1))
+    monkeypatch.setattr(survey_room, "hardness", lambda *_, train_bytes, **__: sizes.append(train_bytes) or Hardness(1.0, -0.1, 0.05))
     assert surveyed(data, 4000, sample_bytes=5000).vocabularies
     assert 0 < sizes[0] <= 5000
 

@@ -326,10 +326,25 @@ def test_a_large_model_is_given_time_to_be_saved_loaded_and_compared():
     assert later_s[1] - later_s[0] > more * (budget.EVALUATE_S_PER_PARAM + budget.EXPORT_S_PER_PARAM) > 60
 
 
-def test_a_short_context_costs_the_more_the_better_a_model_looks_back():
-    costs = [[scaling.context_cost(seq_len, tokens) for seq_len in (128, 256, 512)] for tokens in (1e5, 1e6, 3e6, 1e9)]
-    assert all(row == sorted(row, reverse=True) for row in costs)
-    assert [row[0] for row in costs] == sorted(row[0] for row in costs)
+def test_the_best_context_grows_with_the_tokens_and_shorter_ones_cost_the_more_the_more_a_text_recalls():
+    seq_lens = (64, 128, 256, 512, 1024, 2048, 4096)
+    costs = [[scaling.context_cost(seq_len, tokens) for seq_len in seq_lens] for tokens in (1e5, 3e5, 1e6, 4e6, 1e9)]
+    best = [seq_lens[min(range(len(row)), key=row.__getitem__)] for row in costs]
+    assert best == [128, 128, 512, 1024, 2048]
+    assert all(
+        row[place:] == sorted(row[place:]) and row[: place + 1] == sorted(row[: place + 1], reverse=True)
+        for row, place in zip(costs, [seq_lens.index(each) for each in best], strict=True)
+    )
+    assert all(0 <= cost < 0.2 for row in costs for cost in row)
+    assert scaling.context_cost(1024, 1e6, 1.0) > scaling.context_cost(512, 1e6, 1.0)
+    assert scaling.context_cost(1024, 1e6, 3.0) < scaling.context_cost(512, 1e6, 3.0)
+    once, twice = (scaling.context_cost(128, 1e6, worth=worth) - scaling.context_cost(512, 1e6, worth=worth) for worth in (0.7, 1.4))
+    assert twice == pytest.approx(2 * once)
+
+
+def test_what_a_text_recalls_counts_within_bounds():
+    assert scaling.recall(scaling.REFERENCE_RECALL) == 1
+    assert (scaling.recall(0.0), scaling.recall(1.0)) == scaling.RECALL
 
 
 def test_a_context_much_longer_than_the_documents_is_worth_nothing_and_not_taken():

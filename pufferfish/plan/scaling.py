@@ -31,8 +31,11 @@ VOCABULARY_TRIED, TRIED_GROWTH = (0.8e6, 4e6), 0.45  # tokens between which it w
 # With which power of the readings it shrinks, since entries of which little is said are learned by heart: up to so many tokens in one reading; with more of
 # them that power falls, so that 11 MB are best read with half the entries that reading it once would want (docs/LOG.md).
 VOCABULARY_AGAIN, AGAIN_TRIED, AGAIN_FADES = 0.4, 1.2e6, 0.5
-CONTEXT_COST, CONTEXT_POWER = 0.0245, 1.0  # of a context of 128 after a million tokens, and how it falls with longer ones (docs/LOG.md)
-CONTEXT_GROWTH, CONTEXT_LEAST, CONTEXT_TRIED, LATER_GROWTH = 2.6, 0.2, 4e6, 0.8  # with the tokens, up to those tried; beyond, a guess: see `context_cost`
+BEST_CONTEXT, CONTEXT_GROWTH = 350, 0.8  # after a million tokens, and how it grows with them: pairs of trainings on three texts (docs/LOG.md)
+CONTEXT_AGAIN, CONTEXT_EPOCHS = 0.5, 3.0  # with which power of the readings it grows besides, up to so many: plays (docs/LOG.md)
+LONGEST_BEST = 2048  # no longer ones were tried: a guess for all that learns from more than eight million tokens
+SHORTER_COST, LONGER_COST = 0.020, 0.008  # per squared e-fold below the best one and above; per e-fold from one below on
+REFERENCE_RECALL, RECALL = 0.058, (0.5, 1.5)  # of a text to which that applies, and the least and most of it
 SHORT_COST, SHORT_TOKENS = 0.092, 1.6e6  # of each e-fold below a context of 128, from so many tokens on; fitted to contexts of 16, 32 and 64 (docs/LOG.md)
 SHORTEST_TRIED = 16
 REACH = 2.0  # documents that a context is worth being long for: what lies beyond the own one tells nothing, but windows begin anywhere in it (docs/LOG.md)
@@ -48,7 +51,7 @@ LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occ
 DEEPER, MOST_LAYERS, WIDTH_PER_LAYER = 0.02, 5, 48
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
-LAW = 20  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 21  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_HARDNESS = 1.370  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
@@ -95,13 +98,19 @@ def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
     return unique_bytes * (1 + REUSE * (1 - math.exp(-repeats / REUSE)))
 
 
-def context_cost(seq_len: float, tokens: float) -> float:
-    """What share of the bits per byte a short context costs: its first tokens have nothing before them, and trained models look back more than young ones."""
-    tried = min(tokens, CONTEXT_TRIED)
-    growth = 1 + CONTEXT_GROWTH * math.log(tried / 1e6) + LATER_GROWTH * math.log(tokens / tried)
-    cost = CONTEXT_COST * max(CONTEXT_LEAST, growth) * (128 / max(128, seq_len)) ** CONTEXT_POWER
+def recall(looked_back: float) -> float:
+    """What a context is worth against the reference, judged by what copying gains where it looks back further: `data/hardness.py`."""
+    return min(RECALL[1], max(RECALL[0], looked_back / REFERENCE_RECALL))
+
+
+def context_cost(seq_len: float, tokens: float, epochs: float = 1.0, *, worth: float = 1.0) -> float:
+    """What share of the bits per byte a context costs that is shorter than the best one, which grows as models learn to look back, and the more, the more often
+    they read a text; or longer than that. `worth`: see `recall`."""
+    best = BEST_CONTEXT * (tokens / 1e6) ** CONTEXT_GROWTH * min(CONTEXT_EPOCHS, max(1.0, epochs)) ** CONTEXT_AGAIN
+    distance = math.log(min(LONGEST_BEST, best) / max(128, seq_len))
+    cost = SHORTER_COST * (distance**2 if distance < 1 else 2 * distance - 1) if distance > 0 else LONGER_COST * distance**2
     shorter = math.log(128 / min(128, seq_len))
-    return float(cost + SHORT_COST * shorter * min(1.0, tokens / SHORT_TOKENS) ** 0.5)
+    return float(worth * cost + SHORT_COST * shorter * min(1.0, tokens / SHORT_TOKENS) ** 0.5)
 
 
 def vocabulary_cost(vocab_size: int, fresh: float, epochs: float = 1.0) -> float:
@@ -186,6 +195,7 @@ class Text:
     wear: float = 1.0  # see `wear`
     noisy_from: float = NOISE_EPOCHS  # readings, above which inputs are replaced; infinite where that is not wished for
     document_bytes: float = math.inf  # of the document that a byte lies in, on average
+    recall: float = 1.0  # see `recall`
 
     @property
     def hardening(self) -> float:
@@ -220,7 +230,7 @@ def val_bpb(learner: Learner, text: Text, *, num_layers: int, seq_len: int, toke
     deep = max(2.0, min(num_layers, MOST_LAYERS, learner.d_model / WIDTH_PER_LAYER))
     depth = 1 + LONE_LAYER if num_layers == 1 else 1 - DEEPER * math.log(deep / 2)
     seen = min(seq_len, max(SHORTEST_TRIED, REACH * text.document_bytes / learner.bytes_per_token))
-    context = 1 + context_cost(seen, min(tokens, LEARNABLE * learner.block_params))
+    context = 1 + context_cost(seen, min(tokens, LEARNABLE * learner.block_params), epochs, worth=text.recall)
     vocabulary = 1 + vocabulary_cost(learner.vocab_size, _learnable(tokens / max(1.0, epochs), learner), epochs)
     bpb = text.factor(num_bytes) * by_reading(learner, text, epochs) * context * vocabulary * batch * depth
     uniform = math.log2(learner.vocab_size) / learner.bytes_per_token  # what a guess among all tokens comes to: nothing that learns is worse

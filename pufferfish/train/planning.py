@@ -16,7 +16,7 @@ from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, M
 from pufferfish.plan.make import decide
 from pufferfish.plan.preview import make_preview
 from pufferfish.plan.prices import Price, RunPilot
-from pufferfish.plan.scaling import LAW, NOISE_EPOCHS, Text, difficulty, experience, wear
+from pufferfish.plan.scaling import LAW, NOISE_EPOCHS, Text, difficulty, experience, recall, wear
 from pufferfish.plan.space import VOCABULARIES
 from pufferfish.schema.experience import log_errors
 from pufferfish.schema.hardware import Corpus, Hardware
@@ -64,7 +64,17 @@ def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardw
     known = experience(log_errors(corpus, seed=params.data.seed, law=LAW))
     hardness, copies = found.hardness, found.copies
     noisy_from = math.inf if params.train.input_noise == 0 else NOISE_EPOCHS
-    text = Text(unique_bytes, difficulty(hardness.bpb), known, copies.share, copies.num_bytes, wear(hardness.slope), noisy_from, found.document_bytes)
+    text = Text(
+        unique_bytes,
+        difficulty(hardness.bpb),
+        known,
+        copies.share,
+        copies.num_bytes,
+        wear(hardness.slope),
+        noisy_from,
+        found.document_bytes,
+        recall(hardness.recall),
+    )
     rounds, factor = pilots.rounds if pilots else [], reserve_factor(ratios(hardware.identity))
     return Case(
         params,
