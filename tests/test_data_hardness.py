@@ -52,16 +52,16 @@ def test_more_phrases_are_harder_and_more_text_is_easier():
     assert STEEPEST <= hard.slope < 0
 
 
-def test_a_text_that_comes_back_to_what_it_said_recalls_it_where_one_looks_back_far_enough():
+def test_a_text_that_comes_back_to_what_it_said_is_easier_for_who_looks_back_far_enough():
     random = np.random.default_rng(0)
     train = random.integers(0, VOCAB_SIZE, 20_000)
 
-    def recall(apart):
+    def lookback(apart):
         """Of a text in which every stretch of so many tokens is said twice."""
         stretches = random.integers(0, VOCAB_SIZE, (6000 // apart, apart))
-        return measured(train, np.repeat(stretches, 2, axis=0).ravel()).recall
+        return measured(train, np.repeat(stretches, 2, axis=0).ravel()).lookback
 
-    near, middling, far = (recall(apart) for apart in (SHORTER_WINDOW // 2, (SHORTER_WINDOW + WINDOW) // 2, 2 * WINDOW))
+    near, middling, far = (lookback(apart) for apart in (SHORTER_WINDOW // 2, (SHORTER_WINDOW + WINDOW) // 2, 2 * WINDOW))
     assert middling > 0.3
     assert 0 <= near < 0.05
     assert 0 <= far < 0.05
@@ -79,3 +79,4 @@ def test_a_handful_of_tokens_is_enough(num_train, num_validation):
     found = measured(phrases(6000, num_phrases=50, seed=0)[:num_train], phrases(600, num_phrases=50, seed=1)[:num_validation])
     assert found.bpb > 0
     assert STEEPEST <= found.slope <= 0
+    assert found.lookback >= 0

@@ -144,7 +144,8 @@ def test_other_budgets_train_as_many_counted_steps_with_other_batches_and_models
     shown = preview(train={"num_steps": 500})
     half, double = shown.other_budgets
     assert (half.total_s, double.total_s) == (90, 360)
-    assert half.tokens_per_step < shown.plan.train.tokens_per_step < double.tokens_per_step
+    assert half.tokens_per_step <= shown.plan.train.tokens_per_step <= double.tokens_per_step
+    assert half.model != shown.plan.model != double.model
     assert [each.forecast.tokens for each in (half, double)] == [500 * each.tokens_per_step for each in (half, double)]
     assert double.forecast.val_bpb < shown.plan.forecast.val_bpb < half.forecast.val_bpb
     text = preview_text(shown, MACHINES["server"])

@@ -31,7 +31,7 @@ class Hardness:
 
     bpb: float  # bits per byte of the validation text after `REFERENCE_BYTES` of training text
     slope: float  # d ln bpb / d ln (training bytes), below zero where more text helps
-    recall: float  # ln of how many times as many bits it takes where it looks back less far: `SHORTER_WINDOW`
+    lookback: float  # ln of how many times as many bits it takes where it looks back less far: `SHORTER_WINDOW`
 
 
 def hardness(train_N: np.ndarray, validation_M: np.ndarray, *, vocab_size: int, train_bytes: int, validation_bytes: int) -> Hardness:
@@ -40,7 +40,7 @@ def hardness(train_N: np.ndarray, validation_M: np.ndarray, *, vocab_size: int, 
     A text that is too short for that is as hard as single tokens of the vocabulary.
     """
     if len(train_N) < PART * ORDER:
-        return Hardness(math.log2(vocab_size) * len(validation_M) / validation_bytes, slope=0.0, recall=0.0)
+        return Hardness(math.log2(vocab_size) * len(validation_M) / validation_bytes, slope=0.0, lookback=0.0)
     stretch = min(STRETCH, len(train_N) // PART)
     part_N = train_N[: len(train_N) // (PART * stretch) * PART * stretch].reshape(-1, PART, stretch)[:, 0].ravel()
     (part_bits,), (short_bits, long_bits) = (
@@ -48,7 +48,7 @@ def hardness(train_N: np.ndarray, validation_M: np.ndarray, *, vocab_size: int, 
     )
     part_bpb, bpb = part_bits / validation_bytes, long_bits / validation_bytes
     slope = min(0.0, max(STEEPEST, math.log(bpb / part_bpb) / math.log(len(train_N) / len(part_N))))
-    return Hardness(bpb * (REFERENCE_BYTES / train_bytes) ** slope, slope, recall=max(0.0, math.log(short_bits / long_bits)))
+    return Hardness(bpb * (REFERENCE_BYTES / train_bytes) ** slope, slope, lookback=max(0.0, math.log(short_bits / long_bits)))
 
 
 def bits(train_N: np.ndarray, validation_M: np.ndarray, vocab_size: int, *, windows: Sequence[int]) -> list[float]:

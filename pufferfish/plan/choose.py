@@ -11,7 +11,7 @@ from pufferfish.base.units import format_bytes
 from pufferfish.plan import scaling
 from pufferfish.plan.candidate import Candidate, has_enough_steps, in_time
 from pufferfish.plan.configure import Situation, configurations
-from pufferfish.plan.pace import standard_error, with_paces
+from pufferfish.plan.pace import standard_error, with_known_paces, with_paces
 from pufferfish.plan.prices import Measure, StepTime, Vocabulary
 from pufferfish.plan.refuse import nothing_fits
 from pufferfish.plan.scaling import Text
@@ -21,7 +21,7 @@ NEAR = 0.003  # relative difference of forecasts that counts as equal
 OFTEN = 0.1  # more readings than the best, with which an equal forecast is not trusted: 2 x 256 in 4.1 readings was 1.8 % worse than 3 x 256 in 3 (docs/LOG.md)
 UNMEASURED = 0.01  # relative difference of forecasts that a predicted pace has to promise
 # Time for the steps of one measurement, and how many of them it takes where they take longer: where the pace changes from second to second, twice as many tell
-# hardly more (6.4 instead of 6.6 % standard deviation, docs/LOG.md), and measuring again later does.
+# hardly more (6.2 instead of 6.6 % standard deviation, docs/LOG.md), and measuring again later does.
 MEASURED_STEPS_S, MOST_STEPS = 0.2, 4
 MEASURE_START_S = 0.3  # building and first step of a measurement, besides its steps
 # What a compiled candidate must promise over the best eager one, at most: measuring it costs a compilation, more than all others together. The less of the
@@ -70,9 +70,9 @@ def measure_best(
 
     At least `FEWEST_MEASURED` shapes are looked at. `is_affordable` tells whether there is time to measure a candidate after so many others; those for
     which there is not are passed over. Where memory runs out, smaller micro-batches are taken, if they are free, and then smaller models; where compiling
-    fails, nothing is compiled. Returns the candidates, corrected, and those measured.
+    fails, nothing is compiled. Returns the candidates, corrected, and those measured, as they were found.
     """
-    measured: list[Candidate] = []
+    measured = [candidate for candidate in candidates if candidate.measured]
     while target := _next_to_measure(candidates, measured, text, is_affordable):
         try:
             result = measure(target.model, target.train)
@@ -91,7 +91,7 @@ def measure_best(
             continue
         known = target.with_measured(result)
         measured.append(known)
-        candidates = with_paces([known if candidate is target else candidate for candidate in candidates], measured)
+        candidates = _with_measured(candidates, target, known)
     return candidates, measured
 
 
@@ -102,21 +102,26 @@ def measure_again(candidates: list[Candidate], again: Callable[[Candidate], Step
         result = again(target)
         if result is None or not result.fits:
             break
-        candidates = [target.with_measured(result) if candidate is target else candidate for candidate in candidates]
-        candidates = with_paces(candidates, [candidate for candidate in candidates if candidate.measured])
+        candidates = _with_measured(candidates, target, target.with_measured(result))
     return candidates
+
+
+def _with_measured(candidates: list[Candidate], target: Candidate, known: Candidate) -> list[Candidate]:
+    return with_known_paces([known if candidate is target else candidate for candidate in candidates])
 
 
 def _least_sure(candidates: list[Candidate], text: Text) -> Candidate | None:
     """The contender that was measured least often, if any should be again: none that an earlier plan measured, or whose measurement is a compilation."""
-    measured = [candidate for candidate in candidates if candidate.measured and not candidate.train.is_compiled]
-    if len(measured) < 2:
+    measured = [candidate for candidate in candidates if candidate.measured]
+    choices = [candidate for candidate in eligible(candidates, text=text) if candidate.measured]
+    if len(choices) < 2:
         return None
-    bound = (1 + CONTENDER) * min(candidate.forecast(text) for candidate in measured)
+    bound = (1 + CONTENDER) * min(candidate.forecast(text) for candidate in choices)
     contenders = [
         (steps.num_takes, candidate.forecast(text), number, candidate)
-        for number, candidate in enumerate(measured)
-        if (steps := candidate.measured) and not steps.is_kept and steps.num_takes < MOST_TAKES and candidate.forecast(text) <= bound
+        for number, candidate in enumerate(choices)
+        if (steps := candidate.measured) and not steps.is_kept and steps.num_takes < MOST_TAKES
+        if candidate.forecast(text) <= bound and not candidate.train.is_compiled
     ]
     unsure = [each for each in contenders if standard_error(each[-1], measured) > PRECISE]
     return min(unsure)[-1] if unsure else None

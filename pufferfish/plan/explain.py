@@ -140,7 +140,7 @@ def row(candidate: Candidate, text: Text, verdict: str) -> schema.Candidate:
         num_params=candidate.price.num_params,
         is_compiled=candidate.train.is_compiled,
         predicted_step_s=candidate.predicted_step_s if candidate.measured else candidate.step_s,
-        measured_step_s=candidate.measured.step_s if candidate.measured else 0.0,
+        measured_step_s=candidate.step_s if candidate.measured else 0.0,
         tokens=candidate.tokens,
         val_bpb=candidate.forecast(text),
         verdict=verdict,

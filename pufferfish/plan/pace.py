@@ -1,9 +1,9 @@
 """How long steps take: what was measured and what is predicted, each as far as it can be trusted.
 
 A machine that others use changes its pace from second to second, by 6 % on the one this was written on, and so does what is measured there, while predictions
-are off by about as much, but alike for shapes that are alike. So the logarithms of measured over predicted paces are taken as a common mean, errors of the
-prediction that are correlated by shape, and chance, and what is known of any configuration is their conditional mean (ordinary kriging: Cressie, "Statistics
-for Spatial Data", 1993, chapter 3). How much is chance is seen where the same steps are measured again.
+are off by 3 %, beside what they have in common, and alike for shapes that are alike. So the logarithms of measured over predicted paces are taken as a common
+mean, errors of the prediction that are correlated by shape, and chance, and what is known of any configuration is their conditional mean (ordinary kriging:
+Cressie, "Statistics for Spatial Data", 1993, chapter 3). How much is chance is seen where the same steps are measured again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from pufferfish.plan.candidate import Candidate
 from pufferfish.schema.plan import ModelPlan
 
 LENGTH = 0.7  # e-folds between two shapes, over which the errors of their predictions have less and less in common
-PREDICTED_ERROR = 0.05  # standard deviation of the logarithm, besides what all have in common: sixteen configurations were -9 % to +3 % off (docs/LOG.md)
+PREDICTED_ERROR = 0.05  # standard deviation of the logarithm, besides what all have in common: 3 % in sixteen configurations, and more where less was tried
 NOISE = 0.03  # of a measurement: a guess that weighs as much as one that is seen
 
 
@@ -36,6 +34,11 @@ def with_paces(candidates: Sequence[Candidate], measured: Sequence[Candidate]) -
     chance = noise(measured)
     errors = {is_compiled: _Errors([each for each in measured if each.train.is_compiled == is_compiled] or measured, chance) for is_compiled in (False, True)}
     return [replace(each, correction=math.exp(errors[each.train.is_compiled].at(each))) for each in candidates]
+
+
+def with_known_paces(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates with what those among them that are measured say."""
+    return with_paces(candidates, [candidate for candidate in candidates if candidate.measured])
 
 
 def noise(measured: Iterable[Candidate]) -> float:
@@ -58,21 +61,23 @@ class _Errors:
     """Logarithms of measured over predicted paces: what was found at M configurations, and what follows for any other."""
 
     def __init__(self, measured: Sequence[Candidate], chance: float) -> None:
+        import numpy as np  # no other part of planning needs it, and mistakes of the user are told before
+
         self._measured = measured
         steps = [each.measured for each in measured if each.measured]
         found_M = np.log([known.step_s / each.predicted_step_s for each, known in zip(measured, steps, strict=True)])
         covariance_MM = np.array([self._shared_M(each) for each in measured]) + np.diag([chance**2 / known.num_takes for known in steps])
         weights_M = np.linalg.solve(covariance_MM, np.ones(len(measured)))
         self._mean = float(weights_M @ found_M / weights_M.sum())
-        self._pulls_M = np.linalg.solve(covariance_MM, found_M - self._mean)
+        self._pulls_M: list[float] = np.linalg.solve(covariance_MM, found_M - self._mean).tolist()
 
     def at(self, candidate: Candidate) -> float:
         """The expected one of a configuration."""
-        return self._mean + float(self._shared_M(candidate) @ self._pulls_M)
+        return self._mean + sum(shared * pull for shared, pull in zip(self._shared_M(candidate), self._pulls_M, strict=True))
 
-    def _shared_M(self, candidate: Candidate) -> np.ndarray:
+    def _shared_M(self, candidate: Candidate) -> list[float]:
         """Covariance of the errors of its prediction with theirs."""
-        return PREDICTED_ERROR**2 * np.array([math.exp(-((_distance(candidate, other) / LENGTH) ** 2)) for other in self._measured])
+        return [PREDICTED_ERROR**2 * math.exp(-((_distance(candidate, other) / LENGTH) ** 2)) for other in self._measured]
 
 
 def _distance(one: Candidate, other: Candidate) -> float:

@@ -20,7 +20,7 @@ from pufferfish.plan.candidate import FEWEST_STEPS, Candidate, by_law
 from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
 from pufferfish.plan.choose import choose, measurement_s
 from pufferfish.plan.configure import Situation, fitted, largest_divisor, whole_tokens_per_step
-from pufferfish.plan.pace import LENGTH, distance
+from pufferfish.plan.pace import LENGTH, distance, with_known_paces
 from pufferfish.plan.prices import Pilot, RunPilot
 from pufferfish.plan.scaling import NOISE_EPOCHS, Experience, Text
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
@@ -127,8 +127,10 @@ def diverse(candidates: Sequence[Candidate], text: Text) -> list[Candidate]:
 def _measured(measuring: Measuring, candidates: list[Candidate], picks: list[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
     """Both with the picks measured, so that one of them can be chosen; what does not fit into memory is left out of both."""
     known = {id(pick): pick if pick.measured else pick.with_measured(measuring.measure(pick.model, pick.train)) for pick in picks}
-    candidates = [known.get(id(each), each) for each in candidates]
-    return [each for each in candidates if not each.measured or each.measured.fits], [each for each in known.values() if each.measured and each.measured.fits]
+    fitting = [(id(each), found) for each in candidates if not (found := known.get(id(each), each)).measured or found.measured.fits]
+    candidates = with_known_paces([found for _, found in fitting])
+    now = {before: after for (before, _), after in zip(fitting, candidates, strict=True)}
+    return candidates, [now[id(pick)] for pick in picks if id(pick) in now]
 
 
 def _sample_bytes(case: Case, picks: Sequence[Candidate], left_s: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import geometric_mean
 from typing import Protocol
 
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
@@ -35,7 +35,7 @@ class Price(Protocol):
 class StepTime:
     """Real steps of one configuration, measured in the conditions of the run."""
 
-    step_s: float  # the median where they were measured several times
+    step_s: float  # the geometric mean where they were measured several times
     peak_memory_bytes: int
     first_step_s: float  # building, compiling and the first step
     fits: bool = True  # False: memory ran out
@@ -52,7 +52,7 @@ class StepTime:
         if not take.fits:
             return self
         takes_s = (*(self.takes_s or (self.step_s,)), take.step_s)
-        return replace(self, step_s=median(takes_s), takes_s=takes_s, peak_memory_bytes=max(self.peak_memory_bytes, take.peak_memory_bytes))
+        return replace(self, step_s=geometric_mean(takes_s), takes_s=takes_s, peak_memory_bytes=max(self.peak_memory_bytes, take.peak_memory_bytes))
 
 
 @dataclass(frozen=True)

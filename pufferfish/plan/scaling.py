@@ -33,9 +33,9 @@ VOCABULARY_TRIED, TRIED_GROWTH = (0.8e6, 4e6), 0.45  # tokens between which it w
 VOCABULARY_AGAIN, AGAIN_TRIED, AGAIN_FADES = 0.4, 1.2e6, 0.5
 BEST_CONTEXT, CONTEXT_GROWTH = 350, 0.8  # after a million tokens, and how it grows with them: pairs of trainings on three texts (docs/LOG.md)
 CONTEXT_AGAIN, CONTEXT_EPOCHS = 0.5, 3.0  # with which power of the readings it grows besides, up to so many: plays (docs/LOG.md)
-LONGEST_BEST = 2048  # no longer ones were tried: a guess for all that learns from more than eight million tokens
-SHORTER_COST, LONGER_COST = 0.020, 0.008  # per squared e-fold below the best one and above; per e-fold from one below on
-REFERENCE_RECALL, RECALL = 0.058, (0.5, 1.5)  # of a text to which that applies, and the least and most of it
+LONGEST_BEST = 2048  # no longer ones were tried: a guess for all that learns from more than nine million tokens
+SHORTER_COST, LONGER_COST = 0.020, 0.008  # per squared e-fold below the best one, where each beyond the first costs twice as much as that, and above
+REFERENCE_LOOKBACK, LOOKBACK = 0.058, (0.5, 1.5)  # of a text to which that applies, and the least and most of it
 SHORT_COST, SHORT_TOKENS = 0.092, 1.6e6  # of each e-fold below a context of 128, from so many tokens on; fitted to contexts of 16, 32 and 64 (docs/LOG.md)
 SHORTEST_TRIED = 16
 REACH = 2.0  # documents that a context is worth being long for: what lies beyond the own one tells nothing, but windows begin anywhere in it (docs/LOG.md)
@@ -98,16 +98,16 @@ def effective_bytes(num_bytes: float, unique_bytes: float) -> float:
     return unique_bytes * (1 + REUSE * (1 - math.exp(-repeats / REUSE)))
 
 
-def recall(looked_back: float) -> float:
+def lookback(gain: float) -> float:
     """What a context is worth against the reference, judged by what copying gains where it looks back further: `data/hardness.py`."""
-    return min(RECALL[1], max(RECALL[0], looked_back / REFERENCE_RECALL))
+    return min(LOOKBACK[1], max(LOOKBACK[0], gain / REFERENCE_LOOKBACK))
 
 
 def context_cost(seq_len: float, tokens: float, epochs: float = 1.0, *, worth: float = 1.0) -> float:
     """What share of the bits per byte a context costs that is shorter than the best one, which grows as models learn to look back, and the more, the more often
-    they read a text; or longer than that. `worth`: see `recall`."""
+    they read a text; or longer than that. `worth`: see `lookback`."""
     best = BEST_CONTEXT * (tokens / 1e6) ** CONTEXT_GROWTH * min(CONTEXT_EPOCHS, max(1.0, epochs)) ** CONTEXT_AGAIN
-    distance = math.log(min(LONGEST_BEST, best) / max(128, seq_len))
+    distance = math.log(max(128, min(LONGEST_BEST, best)) / max(128, seq_len))
     cost = SHORTER_COST * (distance**2 if distance < 1 else 2 * distance - 1) if distance > 0 else LONGER_COST * distance**2
     shorter = math.log(128 / min(128, seq_len))
     return float(worth * cost + SHORT_COST * shorter * min(1.0, tokens / SHORT_TOKENS) ** 0.5)
@@ -195,7 +195,7 @@ class Text:
     wear: float = 1.0  # see `wear`
     noisy_from: float = NOISE_EPOCHS  # readings, above which inputs are replaced; infinite where that is not wished for
     document_bytes: float = math.inf  # of the document that a byte lies in, on average
-    recall: float = 1.0  # see `recall`
+    lookback: float = 1.0  # see `lookback`
 
     @property
     def hardening(self) -> float:
@@ -230,7 +230,7 @@ def val_bpb(learner: Learner, text: Text, *, num_layers: int, seq_len: int, toke
     deep = max(2.0, min(num_layers, MOST_LAYERS, learner.d_model / WIDTH_PER_LAYER))
     depth = 1 + LONE_LAYER if num_layers == 1 else 1 - DEEPER * math.log(deep / 2)
     seen = min(seq_len, max(SHORTEST_TRIED, REACH * text.document_bytes / learner.bytes_per_token))
-    context = 1 + context_cost(seen, min(tokens, LEARNABLE * learner.block_params), epochs, worth=text.recall)
+    context = 1 + context_cost(seen, min(tokens, LEARNABLE * learner.block_params), epochs, worth=text.lookback)
     vocabulary = 1 + vocabulary_cost(learner.vocab_size, _learnable(tokens / max(1.0, epochs), learner), epochs)
     bpb = text.factor(num_bytes) * by_reading(learner, text, epochs) * context * vocabulary * batch * depth
     uniform = math.log2(learner.vocab_size) / learner.bytes_per_token  # what a guess among all tokens comes to: nothing that learns is worse

@@ -11,6 +11,7 @@ from pufferfish.base.units import format_count
 from pufferfish.plan import budget, choose, pilot, scaling, space
 from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, Candidate, has_enough_steps
 from pufferfish.plan.case import ENCODE_UNIT, WRITE_S, Case, Expected, Measuring, Selection
+from pufferfish.plan.pace import with_known_paces
 from pufferfish.plan.prices import StepTime, Vocabulary
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import TrainParams
@@ -45,21 +46,26 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
     candidates = choose.informed(choose.enumerate_candidates(situation, models, [vocabulary]), known)
     pilots = [*case.pilots]
     if measuring:
-        candidates, _ = choose.measure_best(
-            candidates,
-            measuring.measure,
-            text=case.text,
-            is_affordable=lambda each, number: _is_affordable(case, measuring, each, number),
-            is_batch_free=case.params.train.micro_batch == "auto",
-        )
-        candidates = choose.measure_again(candidates, partial(_again, case, measuring), text=case.text)
+        candidates = _measured(case, measuring, candidates)
         candidates, flown = pilot.fly(case, measuring, situation, candidates, case.data_plan(vocabulary, train_bytes=train_bytes))
         pilots.append(flown)
-        candidates = _with_known_steps(measuring, candidates, {each.model for several in pilots for each in several})
+        candidates = with_known_paces(_with_known_steps(measuring, candidates, {each.model for several in pilots for each in several}))
         candidates = _with_time_left(candidates, plan_s - measuring.spent_s() - WRITE_S)
     text, candidates = pilot.learn(case, pilots, candidates)
     measured = [candidate for candidate in candidates if candidate.measured]
     return Selection(choose.choose(candidates, text=text), candidates, measured, text, train_bytes, pilots)
+
+
+def _measured(case: Case, measuring: Measuring, candidates: list[Candidate]) -> list[Candidate]:
+    best = partial(
+        choose.measure_best,
+        measure=measuring.measure,
+        text=case.text,
+        is_affordable=lambda each, number: _is_affordable(case, measuring, each, number),
+        is_batch_free=case.params.train.micro_batch == "auto",
+    )
+    candidates = choose.measure_again(best(candidates)[0], partial(_again, case, measuring), text=case.text)
+    return best(candidates)[0]  # what was measured again may have moved the others
 
 
 def _with_time_left(candidates: list[Candidate], left_s: float) -> list[Candidate]:

@@ -127,7 +127,7 @@ class Candidate(Strict):
     num_params: int
     is_compiled: bool
     predicted_step_s: float
-    measured_step_s: float  # 0: not measured
+    measured_step_s: float  # with what measurements of others say of it; 0: not measured
     tokens: int
     val_bpb: float
     verdict: str

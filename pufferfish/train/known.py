@@ -52,7 +52,7 @@ def _read_survey(answer: Any) -> Survey:
 
 
 class KnownSteps:
-    """Real steps on this machine, each configuration measured once."""
+    """Real steps on this machine. What an earlier plan measured is not measured again."""
 
     def __init__(self, hardware: Hardware, steps: Steps, *, tell: Tell) -> None:
         self._measurer, self._tell = steps, tell

@@ -16,7 +16,7 @@ from pufferfish.plan.case import MAX_VALIDATION_BYTES, VALIDATION_SHARE, Case, M
 from pufferfish.plan.make import decide
 from pufferfish.plan.preview import make_preview
 from pufferfish.plan.prices import Price, RunPilot
-from pufferfish.plan.scaling import LAW, NOISE_EPOCHS, Text, difficulty, experience, recall, wear
+from pufferfish.plan.scaling import LAW, NOISE_EPOCHS, Text, difficulty, experience, lookback, wear
 from pufferfish.plan.space import VOCABULARIES
 from pufferfish.schema.experience import log_errors
 from pufferfish.schema.hardware import Corpus, Hardware
@@ -73,7 +73,7 @@ def case_here(params: Params, hardware: Hardware, corpus: Corpus, *, here: Hardw
         wear(hardness.slope),
         noisy_from,
         found.document_bytes,
-        recall(hardness.recall),
+        lookback(hardness.lookback),
     )
     rounds, factor = pilots.rounds if pilots else [], reserve_factor(ratios(hardware.identity))
     return Case(
@@ -100,7 +100,7 @@ def _surveyed(params: Params, corpus: Corpus, vocab_sizes: list[int]) -> DataPla
 
 
 def measuring_here(hardware: Hardware, steps: Steps, pilots: KnownPilots | None, *, spent_s: Callable[[], float], tell: Tell) -> Measuring:
-    """Real steps, each configuration measured once on this machine, and short trainings, once for the same wishes."""
+    """Real steps, kept for later plans on this machine, and short trainings, once for the same wishes."""
     known = KnownSteps(hardware, steps, tell=tell)
     open_pilots = pilots.keeping(partial(_open_pilots, steps, tell=tell)) if pilots and not pilots.has_own else None
     return Measuring(known.measure, spent_s, known.is_known, known.measure_again, open_pilots)
