@@ -45,7 +45,7 @@ def noise(measured: Iterable[Candidate]) -> float:
     """Standard deviation of the logarithm of a single measurement, from those of the same steps."""
     squares, freedom = NOISE**2, 1
     for steps in filter(None, (candidate.measured for candidate in measured)):
-        logs = [math.log(take_s) for take_s in steps.takes_s or (steps.step_s,)]
+        logs = [math.log(take_s) for take_s in steps.each_s]
         squares += sum((log - sum(logs) / len(logs)) ** 2 for log in logs)
         freedom += len(logs) - 1
     return math.sqrt(squares / freedom)

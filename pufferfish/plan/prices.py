@@ -43,15 +43,20 @@ class StepTime:
     takes_s: tuple[float, ...] = ()  # each, where there are several
 
     @property
+    def each_s(self) -> tuple[float, ...]:
+        """Every measurement."""
+        return self.takes_s or (self.step_s,)
+
+    @property
     def num_takes(self) -> int:
         """How often they were measured."""
-        return max(1, len(self.takes_s))
+        return len(self.each_s)
 
     def with_another(self, take: StepTime) -> StepTime:
         """The same with what was found when they were measured once more, if that found anything."""
         if not take.fits:
             return self
-        takes_s = (*(self.takes_s or (self.step_s,)), take.step_s)
+        takes_s = (*self.each_s, take.step_s)
         return replace(self, step_s=geometric_mean(takes_s), takes_s=takes_s, peak_memory_bytes=max(self.peak_memory_bytes, take.peak_memory_bytes))
 
 
