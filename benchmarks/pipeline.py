@@ -105,16 +105,21 @@ def cold_project(settings: Settings, *, source: Path = ROOT) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="pufferfish-benchmark-") as name:
         folder = Path(name)
         copy_project(folder, source=source)
-        params = Params().model_dump(mode="json")  # the checkout's file may hold what somebody tries
-        for section, values in settings.items():
-            params[section] |= values
-        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), "utf-8")
+        set_params(folder, settings)
         # The set-up creates the store before any budget starts; so does this.
         subprocess.run([sys.executable, "-m", "pufferfish.track.store"], cwd=folder, env=environment(folder), check=True, stdout=sys.stderr)
         try:
             yield folder
         finally:
             wait_for_stragglers(folder)
+
+
+def set_params(folder: Path, settings: Settings) -> None:
+    """These settings in its params.yaml, and everything else as it is by default: the checkout's file may hold what somebody tries."""
+    params = Params().model_dump(mode="json")
+    for section, values in settings.items():
+        params[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), "utf-8")
 
 
 def wait_for_stragglers(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """regret: how far is the planner's choice from the best that a search finds at equal total time?
 
-    python benchmarks/regret.py --budgets 60s,2m --corpora stdlib,path --runs 25 [--out runs.jsonl] [--seeds 1] [--repeat 1] [--json]
+    python benchmarks/regret.py --budgets 60s,2m --corpora stdlib,path --runs 25 [--out runs.jsonl] [--seeds 1] [--repeat 1] [--in-turn] [--json]
 
 For each corpus and budget: one cold pipeline with everything `auto`; coordinate descent from its choice, each neighbour a whole cold pipeline of the same
 budget with its values pinned, so that everything is paid from the same time; and the rivals, as whole pipelines too: the classic time table, a model with 20
@@ -9,7 +9,9 @@ part of the regret. Export is left out; what it is estimated to take is planned 
 illegal, and no run.
 
 Regret is the planner's bits per byte over the best found, less one. The best of many noisy runs is lucky: `--repeat` runs the planner's and the best
-configuration again, with other initial weights, and compares them pairwise. Every finished run is a line in the file `--out`: called again with the same
+configuration again, with other initial weights, and compares them pairwise. On a machine that others use, the luckiest is who ran while they slept: with
+`--in-turn` each configuration is planned for its budget, its steps and those of the planner's choice are taken in turn, and it is trained for as many steps as
+there is time for at the pace that this says, however long they take. Every finished run is a line in the file `--out`: called again with the same
 file, the benchmark goes on where it was. All runs of a call use the code as it was when the call began.
 """
 
@@ -23,12 +25,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import paces
 import pipeline
 from descent import Configuration, descend, draw, grids_around
 from ledger import Case, Ledger, Order, Result, Run
@@ -51,7 +55,7 @@ COMPILE_FROM_S = 300.0  # of budget: below, a compilation takes too much of it t
 DATA_SEED = 0  # one split for all runs of a corpus
 SECTIONS = {
     **dict.fromkeys(("num_layers", "d_model", "seq_len"), "model"),
-    **dict.fromkeys(("tokens_per_step", "compile", "learning_rate"), "train"),
+    **dict.fromkeys(("tokens_per_step", "num_steps", "compile", "learning_rate"), "train"),
     "vocab_size": "data",
     "strategy": "plan",
 }
@@ -170,6 +174,49 @@ def run_pipeline(order: Order, *, project: Path) -> Result:
         return Result(time.monotonic() - started_s, refused_by=refused.stage, refusal=refused.text)
 
 
+class InTurn:
+    """Runs pipelines of counted steps: as many as there is time for, by paces that are compared in turn."""
+
+    def __init__(self, ledger: Ledger, *, project: Path) -> None:
+        self._ledger, self._project = ledger, project
+
+    def __call__(self, order: Order) -> Result:
+        """What a pipeline gives that has the time of its plan for steps at its own pace. Raises CalledProcessError as `run_pipeline` does."""
+        started_s = time.monotonic()
+        try:
+            with pipeline.cold_project(settings_of(order), source=self._project) as folder:
+                pipeline.reproduce_quietly(folder, "plan")
+                plan = pipeline.read_json(folder, "plan.json")
+                pipeline.set_params(folder, counted(settings_of(order), plan, step_s=self._step_s(order.case, folder, plan)))
+                pipeline.reproduce_quietly(folder, LAST)
+                result = read_result(folder)
+        except pipeline.Refused as refused:
+            return Result(time.monotonic() - started_s, refused_by=refused.stage, refusal=refused.text)
+        on_time_s = order.case.budget_s - result.export_s
+        return replace(result, spent_s=on_time_s, plan={} if order.pins or order.seed else plan)
+
+    def _step_s(self, case: Case, folder: Path, plan: dict[str, Any]) -> float:
+        """Of a plan, compared with that of the first run, whose measured pace holds for all."""
+        first = self._ledger.find(Order(case, {}))
+        if first is None:
+            return float(plan["forecast"]["step_s"])
+        other = folder / "planner.json"
+        other.write_text(json.dumps(first.result.plan), "utf-8")
+        return float(first.result.plan["forecast"]["step_s"] * paces.ratio(folder / "artifacts" / "plan.json", other, code=self._project))
+
+
+def counted(settings: dict[str, dict[str, Any]], plan: dict[str, Any], *, step_s: float) -> dict[str, dict[str, Any]]:
+    """The settings with what was planned pinned, for as many steps as there is time for, unless fewer are better."""
+    model, train, unused_s = plan["model"], plan["train"], plan["budget"]["unused_s"]
+    fitting = int((train["num_steps"] * plan["forecast"]["step_s"] + unused_s) / step_s)
+    pins = {name: model[name] for name in ("num_layers", "d_model", "vocab_size", "seq_len")}
+    pins |= {"tokens_per_step": train["tokens_per_step"], "compile": train["is_compiled"]}
+    pins["num_steps"] = min(train["num_steps"], fitting) if unused_s else fitting
+    for name, value in pins.items():
+        settings.setdefault(SECTIONS[name], {})[name] = value
+    return settings
+
+
 def settings_of(order: Order) -> dict[str, dict[str, Any]]:
     """Sections of params.yaml, where nothing but what is pinned is pinned."""
     settings = pipeline.settings_for(order.case.budget, order.case.corpus)
@@ -219,6 +266,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=1, help="random configurations of each case (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=0, help="times that the planner's and the best configuration are run again (default: %(default)s)")
+    parser.add_argument("--in-turn", action="store_true", help="count the steps that there is time for by paces that are compared in turn")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     arguments = parser.parse_args()
     cases = [Case(corpus, budget) for corpus in arguments.corpora for budget in arguments.budgets]
@@ -229,13 +277,15 @@ def main() -> None:
         code = digest_files(
             [(path.relative_to(project).as_posix(), path) for room in ("pufferfish", "stages") for path in sorted((project / room).rglob("*.py"))]
         )
-        out = arguments.out or OUT / f"regret-{code}.jsonl"
+        out = arguments.out or OUT / f"regret-{'in-turn-' if arguments.in_turn else ''}{code}.jsonl"
         ledger = Ledger(out)
         if ledger.runs:
             print(f"--- {out} has {len(ledger.runs)} runs, which are not run again", file=sys.stderr, flush=True)
+        if any(bool(run.result.plan) != arguments.in_turn for run in ledger.runs if run.role == "planner" and run.is_legal):
+            parser.error(f"--out: {out} holds runs {'against the clock' if arguments.in_turn else 'of steps counted in turn'}: give another file")
         laboratory = Laboratory(
             ledger,
-            lambda order: run_pipeline(order, project=project),
+            InTurn(ledger, project=project) if arguments.in_turn else partial(run_pipeline, project=project),
             cases,
             wishes,
             code=code,

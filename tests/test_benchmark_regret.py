@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import yaml
+from toys import model_plan, train_plan
 
 from pufferfish.base.errors import UserError
 from pufferfish.schema.params import Params
@@ -25,7 +26,7 @@ def load(name):
     return importlib.import_module(name)
 
 
-descent, ledger, pipeline, regret, report = map(load, ("descent", "ledger", "pipeline", "regret", "report"))
+descent, ledger, paces, pipeline, regret, report = map(load, ("descent", "ledger", "paces", "pipeline", "regret", "report"))
 
 CHOICE = descent.Configuration(num_layers=2, d_model=96, vocab_size=1024, seq_len=128, tokens_per_step=1536, compile=False, learning_rate=0.015)
 BEST = replace(CHOICE, d_model=160, vocab_size=2048, tokens_per_step=384)
@@ -332,6 +333,83 @@ def test_a_result_is_read_from_what_the_stages_left(tmp_path):
         (tmp_path / "artifacts" / name).write_text(json.dumps(content))
     expected = ledger.Result(47.5, 1.75, 777, "cpu", asdict(CHOICE), 123_456, 2.5e6, export_s=4.45)
     assert regret.read_result(tmp_path) == expected
+
+
+# --- on a machine that others use
+
+
+def planned(num_steps=100, step_s=0.1, unused_s=0.0, **model):
+    """What the benchmark reads of a plan."""
+    axes = asdict(CHOICE) | model
+    return {
+        "model": {name: axes[name] for name in ("num_layers", "d_model", "vocab_size", "seq_len")},
+        "train": {"tokens_per_step": 1536, "is_compiled": False, "matrix_lr": 0.015, "device": "cpu", "num_steps": num_steps},
+        "forecast": {"step_s": step_s, "flops_per_token": 2.5e6},
+        "budget": {"unused_s": unused_s, "phases": {"export_s": 5.0}, "reserve_factor": 1.25},
+    }
+
+
+@pytest.mark.parametrize(("unused_s", "step_s", "num_steps"), [(0.0, 0.1, 100), (0.0, 0.2, 50), (0.0, 0.05, 200), (10.0, 0.1, 100), (10.0, 0.25, 80)])
+def test_steps_are_counted_by_the_time_that_the_plan_has_for_them_unless_fewer_are_better(unused_s, step_s, num_steps):
+    settings = regret.counted(regret.settings_of(regret.Order(SHORT, {"learning_rate": 0.02})), planned(unused_s=unused_s), step_s=step_s)
+    assert settings["train"] == {"seed": 0, "learning_rate": 0.02, "tokens_per_step": 1536, "compile": False, "num_steps": num_steps}
+    assert settings["model"] == {"num_layers": 2, "d_model": 96, "seq_len": 128}
+    assert settings["data"]["vocab_size"] == 1024
+
+
+def test_in_turn_each_is_trained_for_as_many_steps_as_its_pace_against_the_planners_leaves_time_for(tmp_path, monkeypatch):
+    asked = []
+
+    def reproduce(folder, stage):
+        wished = yaml.safe_load((folder / "params.yaml").read_text())
+        asked.append((stage, wished["train"]["num_steps"]))
+        width = wished["model"]["d_model"]
+        written = {
+            "plan.json": planned(step_s=0.1 if width == "auto" else 0.5, d_model=96 if width == "auto" else width),  # whatever others do meanwhile
+            "evaluation.json": {"val_bpb": 1.75, "num_bytes": 777},
+            "model/outcome.json": {"num_tokens": 123_456},
+            "timing/hardware-probe.json": {"start_s": 10.0, "end_s": 13.0},
+            "timing/evaluate.json": {"start_s": 52.0, "end_s": 97.5},
+        }
+        for name, content in written.items():
+            (folder / "artifacts" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "artifacts" / name).write_text(json.dumps(content))
+
+    def ratio(plan, other, code):
+        assert json.loads(other.read_text())["model"]["d_model"] == 96
+        return json.loads(plan.read_text())["model"]["d_model"] / 96
+
+    monkeypatch.setattr(pipeline, "copy_project", lambda folder, **_: None)
+    monkeypatch.setattr(pipeline.subprocess, "run", lambda *_, **__: None)  # no tracking store
+    monkeypatch.setattr(pipeline, "reproduce_quietly", reproduce)
+    monkeypatch.setattr(paces, "ratio", ratio)
+    book = ledger.Ledger(tmp_path / "runs.jsonl")
+    laboratory = regret.Laboratory(book, regret.InTurn(book, project=tmp_path), [SHORT], regret.Wishes(1, 0, 0), code="abc", tell=asked.append)
+    planner = laboratory.run(regret.Order(SHORT, {}), "planner")
+    wider = laboratory.run(regret.Order(SHORT, asdict(replace(CHOICE, d_model=192))), "search")
+    assert [each for each in asked if isinstance(each, tuple)] == [("plan", "auto"), ("evaluate", 100), ("plan", "auto"), ("evaluate", 250)]
+    assert planner.score == wider.score == 1.75, "its own time does not count"
+    assert [bool(run.result.plan) for run in ledger.Ledger(tmp_path / "runs.jsonl").runs] == [True, False]
+
+
+def test_steps_are_taken_turn_by_turn(monkeypatch):
+    monkeypatch.setattr(paces, "TURN_S", 0.0)
+    turns = paces.turns_of(SimpleNamespace(model=model_plan(), train=train_plan()))
+    assert all(seconds > 0 for seconds in islice(turns, 2))
+
+
+@pytest.mark.parametrize("further", [[], ["--in-turn"]])
+def test_runs_against_the_clock_and_counted_ones_do_not_share_a_file(tmp_path, monkeypatch, capsys, further):
+    laboratory = ["regret.py", "--runs", "0", "--seeds", "0", "--budgets", "60s", "--out", str(tmp_path / "runs.jsonl")]
+    monkeypatch.setattr(pipeline, "copy_project", lambda folder: None)
+    monkeypatch.setattr(regret, "run_pipeline", lambda order, project: MadeUp()(order))
+    monkeypatch.setattr(regret.InTurn, "__call__", lambda self, order: replace(MadeUp()(order), plan={} if order.pins else {"forecast": {}}))
+    monkeypatch.setattr(sys, "argv", laboratory + further)
+    regret.main()
+    monkeypatch.setattr(sys, "argv", laboratory + (["--in-turn"] if not further else []))
+    with pytest.raises(SystemExit):
+        regret.main()
+    assert "give another file" in capsys.readouterr().err
 
 
 REFUSED = """

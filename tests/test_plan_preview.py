@@ -23,7 +23,7 @@ from pufferfish.probe.fingerprint import Identity
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.params import Params
 from pufferfish.schema.preview import Preview
-from pufferfish.train.beside import StepsHere
+from pufferfish.train import beside
 from pufferfish.ui.preview import TERMS, preview_text
 
 OTHER_MACHINE = Path(__file__).parent / "files" / "gpu_of_4_GB.json"
@@ -205,11 +205,16 @@ def measured_place(workplace, monkeypatch):
     probe.keep_speeds(server.fingerprint, server.measured)
     monkeypatch.setattr(command, "ensure_runtime", lambda num_threads: None)
 
-    def measure(steps, model, train):
+    monkeypatch.setattr(beside, "StepsBeside", MadeUpSteps)
+    return workplace
+
+
+class MadeUpSteps:
+    def measure(self, model, train):
         return StepTime(step_seconds(Machine(MACHINES["server"]), price_of(model, train.attention), model, train), 10**9, 0.1)
 
-    monkeypatch.setattr(StepsHere, "measure", measure)
-    return workplace
+    def end(self):
+        pass
 
 
 def test_the_command_prints_the_text_and_writes_no_artifact(measured_place, capsys):
@@ -264,7 +269,7 @@ def test_remarks_do_not_spoil_the_json(measured_place, capsys):
 
 
 def test_the_file_of_another_machine_is_planned_for(measured_place, monkeypatch, capsys):
-    monkeypatch.setattr(StepsHere, "measure", lambda *_: pytest.fail("measured here for a machine that is not here"))
+    monkeypatch.setattr(beside, "StepsBeside", lambda: pytest.fail("measured here for a machine that is not here"))
     assert Hardware.load(OTHER_MACHINE) == MACHINES["gpu of 4 GB"]
     assert cli.main(["plan", "--machine", str(OTHER_MACHINE), "--json"]) == 0
     shown = Preview.model_validate_json(capsys.readouterr().out)

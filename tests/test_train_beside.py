@@ -1,4 +1,4 @@
-"""Steps are measured in a process beside, where there is a core for it and nothing is known yet."""
+"""Steps are measured in a process beside, where there is a core for it."""
 
 import multiprocessing
 import os
@@ -13,7 +13,6 @@ import pytest
 from machines import MACHINES
 from toys import model_plan, train_plan
 
-from pufferfish.base import memo
 from pufferfish.base.errors import UserError
 from pufferfish.plan.prices import StepTime
 from pufferfish.train import beside, measure
@@ -130,11 +129,8 @@ def test_a_measurement_ends_with_the_process_that_asked_for_it(workplace, number
     process.wait(timeout=5)
 
 
-def test_where_something_is_known_or_no_core_is_free_nothing_is_started(workplace, monkeypatch):
+def test_where_no_core_is_free_nothing_is_started(workplace, monkeypatch):
     monkeypatch.setattr(beside, "StepsBeside", lambda: pytest.fail("started"))
     alone = COLD.model_copy(update={"fingerprint": COLD.fingerprint.model_copy(update={"num_cores": 1})})
     with beside.measuring(alone) as steps:
-        assert isinstance(steps, beside.StepsHere)
-    memo.keep("steps", beside.steps_question(COLD), [], tell=pytest.fail)
-    with beside.measuring(COLD) as steps:
         assert isinstance(steps, beside.StepsHere)

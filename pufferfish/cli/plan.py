@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -36,10 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
         ensure_runtime(here.fingerprint.num_threads)
     started_s = clock.now_s()
 
-    from pufferfish.train.planning import preview_here
-    from pufferfish.ui.preview import preview_text
+    from pufferfish.train.beside import measuring
 
-    preview = preview_here(params, here, corpus, other=other, spent_s=lambda: clock.now_s() - started_s, tell=tell)
+    with nullcontext() if other else measuring(here) as steps:  # before the rest is loaded: torch arrives there meanwhile
+        from pufferfish.train.planning import preview_here
+        from pufferfish.ui.preview import preview_text
+
+        preview = preview_here(params, here, corpus, steps=steps, other=other, spent_s=lambda: clock.now_s() - started_s, tell=tell)
     print(preview.model_dump_json(indent=2) if arguments.json else preview_text(preview, other or here))
     return 0
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from pufferfish.base import memo
 from pufferfish.base.clock import now_s
 from pufferfish.base.errors import UserError
 from pufferfish.plan.choose import MEASURED_STEPS_S
@@ -32,8 +31,8 @@ class Steps(Protocol):
 
 @contextmanager
 def measuring(hardware: Hardware) -> Iterator[Steps]:
-    """Who measures: a process beside this one where there is a core for it and nothing is known yet of this machine, else this one."""
-    if hardware.fingerprint.num_cores == 1 or memo.path_of("steps", steps_question(hardware)).exists():
+    """Who measures: a process beside this one where there is a core for it, else this one. Where every step turns out to be known, it is ended unasked."""
+    if hardware.fingerprint.num_cores == 1:
         yield StepsHere()
         return
     steps = StepsBeside()
@@ -41,11 +40,6 @@ def measuring(hardware: Hardware) -> Iterator[Steps]:
         yield steps
     finally:
         steps.end()
-
-
-def steps_question(hardware: Hardware) -> dict[str, str]:
-    """Under what the paces of a machine are kept."""
-    return {"machine": hardware.identity}
 
 
 class StepsHere:

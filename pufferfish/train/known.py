@@ -14,7 +14,7 @@ from pufferfish.data.survey import Survey, VocabularySurvey, survey
 from pufferfish.plan.prices import StepTime
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import DataPlan, ModelPlan, TrainPlan
-from pufferfish.train.beside import Steps, steps_question
+from pufferfish.train.beside import Steps
 
 OF_TRAINING = (  # what of a training plan changes the pace
     *("device", "num_threads", "dtype", "attention", "is_compiled", "is_checkpointed"),
@@ -56,7 +56,7 @@ class KnownSteps:
 
     def __init__(self, hardware: Hardware, steps: Steps, *, tell: Tell) -> None:
         self._measurer, self._tell = steps, tell
-        self._question = steps_question(hardware)
+        self._question = {"machine": hardware.identity}
         self._steps = memo.recall("steps", self._question, _read_steps, tell=tell) or {}
 
     def is_known(self, model: ModelPlan, train: TrainPlan) -> bool:

@@ -24,7 +24,7 @@ from pufferfish.schema.params import Params
 from pufferfish.schema.plan import DataPlan, ModelPlan, Plan
 from pufferfish.schema.preview import Preview
 from pufferfish.schema.reserve import ratios
-from pufferfish.train.beside import Steps, StepsHere
+from pufferfish.train.beside import Steps
 from pufferfish.train.known import KnownSteps, known_survey
 from pufferfish.train.known_pilots import KnownPilots
 
@@ -42,12 +42,15 @@ def plan_here(
     return decide(case, measuring_here(hardware, steps, pilots, spent_s=spent_s, tell=tell)).plan
 
 
-def preview_here(params: Params, here: Hardware, corpus: Corpus, *, other: Hardware | None, spent_s: Callable[[], float], tell: Tell) -> Preview:
-    """The plan with its surroundings, for this machine, `here`, or from predictions alone for an `other` one. Raises UserError as `plan_here` does."""
+def preview_here(
+    params: Params, here: Hardware, corpus: Corpus, *, steps: Steps | None, other: Hardware | None, spent_s: Callable[[], float], tell: Tell
+) -> Preview:
+    """The plan with its surroundings, for this machine, `here`, or for an `other` one. Without `steps`, from predictions alone. Raises UserError as
+    `plan_here` does."""
     pilots = pilots_here(params, other or here, corpus, tell=tell)
     case = case_here(params, other or here, corpus, here=here, pilots=pilots, tell=tell)
     case = replace(case, price_of=cache(case.price_of))  # the same models are priced for several budgets
-    return make_preview(case, None if other else measuring_here(here, StepsHere(), None, spent_s=spent_s, tell=tell))  # nothing is trained for a look
+    return make_preview(case, measuring_here(here, steps, None, spent_s=spent_s, tell=tell) if steps else None)  # nothing is trained for a look
 
 
 def pilots_here(params: Params, hardware: Hardware, corpus: Corpus, *, tell: Tell) -> KnownPilots | None:

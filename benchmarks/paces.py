@@ -1,0 +1,63 @@
+"""The paces of two planned trainings, compared in turn: whatever the machine does meanwhile, it does to both."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pufferfish.schema.plan import Plan
+
+TURNS = 16
+TURN_S = 0.25  # of steps, at least
+
+
+def ratio(plan: Path, other: Path, *, code: Path) -> float:
+    """Seconds of a step of one plan over those of the other, in a process with the code of a checkout. Raises CalledProcessError if that fails."""
+    command = [sys.executable, __file__, str(plan), str(other)]
+    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(code)}, stdout=subprocess.PIPE, text=True, check=True)
+    return float(ended.stdout)
+
+
+def main() -> None:
+    """The other side of `ratio`: two plan.json are named, and the ratio is written."""
+    from pufferfish.base.runtime import ensure_runtime
+
+    plans = [Plan.load(Path(name)) for name in sys.argv[1:]]
+    ensure_runtime(plans[0].train.num_threads)
+    turns = [turns_of(plan) for plan in plans]
+    logs = []
+    for turn in range(TURNS):
+        seconds = {number: next(turns[number]) for number in ((0, 1) if turn % 2 else (1, 0))}
+        logs.append(math.log(seconds[0] / seconds[1]))
+    print(math.exp(statistics.median(logs)))
+
+
+def turns_of(plan: Plan) -> Iterator[float]:
+    """Seconds of a step, the mean of those of each turn."""
+    import numpy as np
+
+    from pufferfish.train.step import Trainer
+
+    model, train = plan.model, plan.train
+    num_micro = train.tokens_per_step // (train.micro_batch * model.seq_len)
+    random = np.random.default_rng(0)
+    batches = [random.integers(0, model.vocab_size, (train.micro_batch, model.seq_len + 1)) for _ in range(num_micro)]
+    trainer = Trainer(model, train)
+    trainer.dry_step(batches)
+    while True:
+        float(trainer.step(batches, lr_share=0.001)[0])  # only warms the caches again
+        start_s, num_steps = time.perf_counter(), 0
+        while not num_steps or time.perf_counter() - start_s < TURN_S:
+            float(trainer.step(batches, lr_share=0.001)[0])
+            num_steps += 1
+        yield (time.perf_counter() - start_s) / num_steps
+
+
+if __name__ == "__main__":
+    main()
