@@ -22,8 +22,11 @@ NOISE = 0.03  # of a measurement: a guess that weighs as much as one that is see
 
 def distance(one: ModelPlan, other: ModelPlan) -> float:
     """Between the shapes of two models, in e-folds."""
-    first, second = ((model.num_layers, model.d_model, model.vocab_size**0.5, model.seq_len) for model in (one, other))
-    return math.dist([math.log(x) for x in first], [math.log(x) for x in second])
+    return math.dist(_place(one), _place(other))
+
+
+def _place(model: ModelPlan) -> tuple[float, ...]:
+    return tuple(map(math.log, (model.num_layers, model.d_model, model.vocab_size**0.5, model.seq_len)))
 
 
 def with_paces(candidates: Sequence[Candidate], measured: Sequence[Candidate]) -> list[Candidate]:
@@ -63,7 +66,7 @@ class _Errors:
     def __init__(self, measured: Sequence[Candidate], chance: float) -> None:
         import numpy as np  # no other part of planning needs it, and mistakes of the user are told before
 
-        self._measured = measured
+        self._places_M = [_place_of(each) for each in measured]
         steps = [each.measured for each in measured if each.measured]
         found_M = np.log([known.step_s / each.predicted_step_s for each, known in zip(measured, steps, strict=True)])
         covariance_MM = np.array([self._shared_M(each) for each in measured]) + np.diag([chance**2 / known.num_takes for known in steps])
@@ -77,8 +80,9 @@ class _Errors:
 
     def _shared_M(self, candidate: Candidate) -> list[float]:
         """Covariance of the errors of its prediction with theirs."""
-        return [PREDICTED_ERROR**2 * math.exp(-((_distance(candidate, other) / LENGTH) ** 2)) for other in self._measured]
+        place = _place_of(candidate)
+        return [PREDICTED_ERROR**2 * math.exp(-((math.dist(place, other) / LENGTH) ** 2)) for other in self._places_M]
 
 
-def _distance(one: Candidate, other: Candidate) -> float:
-    return math.hypot(distance(one.model, other.model), math.log(one.train.tokens_per_step / other.train.tokens_per_step))
+def _place_of(candidate: Candidate) -> tuple[float, ...]:
+    return *_place(candidate.model), math.log(candidate.train.tokens_per_step)
