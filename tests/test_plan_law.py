@@ -258,8 +258,8 @@ def test_a_small_text_is_read_more_than_once():
 
 @pytest.mark.parametrize("seq_len", [8, 32, 64, 128, 512])
 def test_more_tokens_are_never_forecast_to_do_harm_whatever_the_context(seq_len):
-    text = Text(1e12, 1.0)
-    for num_layers, d_model in ((2, 128), (12, 768)):
+    text = Text(1e12, 1.0, lookback=1.5)
+    for num_layers, d_model in ((1, 64), (1, 192), (2, 128), (12, 768)):
         block_params = 12 * num_layers * d_model**2
         learner = Learner(block_params, 2 * block_params, d_model, 2048, 3.0)
         forecasts = [
@@ -338,6 +338,8 @@ def test_the_best_context_grows_with_the_tokens_and_shorter_ones_cost_the_more_t
     assert all(0 <= cost < 0.2 for row in costs for cost in row)
     assert scaling.context_cost(256, 1e6, 1.0) < scaling.context_cost(1024, 1e6, 1.0)
     assert scaling.context_cost(256, 1e6, 3.0) > scaling.context_cost(1024, 1e6, 3.0)
+    alone = [scaling.context_cost(seq_len, 4e6, is_lone=True) for seq_len in seq_lens[1:]]
+    assert alone == sorted(alone), "a lone layer gains nothing by looking back"
     once, twice = (scaling.context_cost(128, 1e6, worth=worth) - scaling.context_cost(512, 1e6, worth=worth) for worth in (0.7, 1.4))
     assert twice == pytest.approx(2 * once)
 
@@ -345,6 +347,18 @@ def test_the_best_context_grows_with_the_tokens_and_shorter_ones_cost_the_more_t
 def test_what_looking_back_gives_counts_within_bounds():
     assert scaling.lookback(scaling.REFERENCE_LOOKBACK) == 1
     assert (scaling.lookback(0.0), scaling.lookback(1.0)) == scaling.LOOKBACK
+
+
+def test_a_single_layer_costs_the_more_the_more_two_would_have_learned_to_look_back():
+    costs = [scaling.lone_layer_cost(96, 2048, 256, tokens) for tokens in (0, 1e5, 4e5, 8e5, 16e5, 1e9)]
+    assert costs == sorted(costs)
+    assert costs[0] == 0
+    assert costs[-1] == pytest.approx(scaling.LONE_LAYER)
+    assert scaling.lone_layer_cost(96, 2048, 256, 4e5, worth=1.4) == pytest.approx(4 * scaling.lone_layer_cost(96, 2048, 256, 4e5, worth=0.7))
+    assert scaling.lone_layer_cost(96, 2048, 16, 1e6) < 0.2 * scaling.lone_layer_cost(96, 2048, 128, 1e6)
+    by_size = [[scaling.lone_layer_cost(d_model, size, 256, 1e6) for size in (512, 2048, 4096, 8192)] for d_model in (64, 192)]
+    assert all(row[0] == row[1] > row[2] == row[3] > 0 for row in by_size)
+    assert all(narrow < wide for narrow, wide in zip(*by_size, strict=True))
 
 
 def test_a_context_much_longer_than_the_documents_is_worth_nothing_and_not_taken():

@@ -45,13 +45,19 @@ BATCH_PENALTY = 0.017  # per squared e-fold above the best batch
 BATCH_AGAIN, FLATTER_AGAIN = 0.5, 0.35  # with which powers of the readings the best batch grows, and that penalty falls: plays and English (docs/LOG.md)
 FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.004, 4  # what each halving of the sequences of a step costs below so many; pairs of -0.5 to 0.5 % (docs/LOG.md)
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
-LONE_LAYER = 0.165  # a single layer cannot look up what followed an earlier occurrence; from one run
+# A single layer cannot look up what followed an earlier occurrence. What it loses by that, where a text is worth twice the reference to look back in, goes with
+# the square of that worth, half of it is lost after so many tokens, and a vocabulary of words instead of syllables saves a part; wide ones lose more: three
+# texts (docs/LOG.md).
+LONE_LAYER, HALF_LOOKED_UP, LONE_WIDTH = 0.1, 0.5e6, 96
+SYLLABLES, WORDS, SAVED_BY_WORDS = 2048, 4096, 0.65  # entries, and with which power of them that falls in between; wider ones were not tried
+# What width saves besides what it does for size: in little training too, where `by_reading` has size matter little, and as looking back does (docs/LOG.md).
+WIDER = 0.03  # for a width of 128, of what remains with the root of the width
 # What layers beyond two save besides what their parameters do, for each e-fold of their number: 0.8, 1.3 and 3 % on three texts with widths from 160 on
 # (docs/LOG.md). More than five were not tried, and narrow ones gain by fewer: at a width of 128 English by none, and 5 x 160 were worse than 4 x 192 on plays.
 DEEPER, MOST_LAYERS, WIDTH_PER_LAYER = 0.02, 5, 48
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
-LAW = 21  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 22  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_HARDNESS = 1.370  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
@@ -103,14 +109,22 @@ def lookback(gain: float) -> float:
     return min(LOOKBACK[1], max(LOOKBACK[0], gain / REFERENCE_LOOKBACK))
 
 
-def context_cost(seq_len: float, tokens: float, epochs: float = 1.0, *, worth: float = 1.0) -> float:
+def context_cost(seq_len: float, tokens: float, epochs: float = 1.0, *, worth: float = 1.0, is_lone: bool = False) -> float:
     """What share of the bits per byte a context costs that is shorter than the best one, which grows as models learn to look back, and the more, the more often
-    they read a text; or longer than that. `worth`: see `lookback`."""
-    best = BEST_CONTEXT * (tokens / 1e6) ** CONTEXT_GROWTH * min(CONTEXT_EPOCHS, max(1.0, epochs)) ** CONTEXT_AGAIN
+    they read a text; or longer than that. A lone layer (`is_lone`) does not learn to. `worth`: see `lookback`."""
+    best = 0.0 if is_lone else BEST_CONTEXT * (tokens / 1e6) ** CONTEXT_GROWTH * min(CONTEXT_EPOCHS, max(1.0, epochs)) ** CONTEXT_AGAIN
     distance = math.log(max(128, min(LONGEST_BEST, best)) / max(128, seq_len))
     cost = SHORTER_COST * (distance**2 if distance < 1 else 2 * distance - 1) if distance > 0 else LONGER_COST * distance**2
     shorter = math.log(128 / min(128, seq_len))
     return float(worth * cost + SHORT_COST * shorter * min(1.0, tokens / SHORT_TOKENS) ** 0.5)
+
+
+def lone_layer_cost(d_model: int, vocab_size: int, seq_len: float, tokens: float, *, worth: float = 1.0) -> float:
+    """What share of the bits per byte it costs to have a single layer, beyond what the parameters of another one would save: the more, the more of looking back
+    two would have learned, which contexts below 128 leave little of. `worth`: see `lookback`."""
+    looked_up = (tokens / HALF_LOOKED_UP) ** 2
+    words = max(SYLLABLES, min(WORDS, vocab_size)) / SYLLABLES
+    return float(LONE_LAYER * d_model / LONE_WIDTH * min(1.0, seq_len / 128) * worth**2 * looked_up / (1 + looked_up) * words**-SAVED_BY_WORDS)
 
 
 def vocabulary_cost(vocab_size: int, fresh: float, epochs: float = 1.0) -> float:
@@ -228,11 +242,13 @@ def val_bpb(learner: Learner, text: Text, *, num_layers: int, seq_len: int, toke
     epochs = num_bytes / text.unique_bytes
     batch = 1 + batch_cost(tokens_per_step, tokens, epochs) + few_sequences_cost(tokens_per_step, seq_len)
     deep = max(2.0, min(num_layers, MOST_LAYERS, learner.d_model / WIDTH_PER_LAYER))
-    depth = 1 + LONE_LAYER if num_layers == 1 else 1 - DEEPER * math.log(deep / 2)
-    seen = min(seq_len, max(SHORTEST_TRIED, REACH * text.document_bytes / learner.bytes_per_token))
-    context = 1 + context_cost(seen, min(tokens, LEARNABLE * learner.block_params), epochs, worth=text.lookback)
+    seen, learnable = min(seq_len, max(SHORTEST_TRIED, REACH * text.document_bytes / learner.bytes_per_token)), _learnable(tokens, learner)
+    lone = lone_layer_cost(learner.d_model, learner.vocab_size, seen, learnable, worth=text.lookback) if num_layers == 1 else 0.0
+    depth = 1 + lone - DEEPER * math.log(deep / 2)
+    context = 1 + context_cost(seen, learnable, epochs, worth=text.lookback, is_lone=num_layers == 1)
     vocabulary = 1 + vocabulary_cost(learner.vocab_size, _learnable(tokens / max(1.0, epochs), learner), epochs)
-    bpb = text.factor(num_bytes) * by_reading(learner, text, epochs) * context * vocabulary * batch * depth
+    width = 1 + WIDER * text.lookback**2 * ((128 / learner.d_model) ** 0.5 - 1)
+    bpb = text.factor(num_bytes) * by_reading(learner, text, epochs) * context * vocabulary * batch * depth * width
     uniform = math.log2(learner.vocab_size) / learner.bytes_per_token  # what a guess among all tokens comes to: nothing that learns is worse
     return float(bpb / (1 + (bpb / uniform) ** BOUND_POWER) ** (1 / BOUND_POWER))
 
