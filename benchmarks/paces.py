@@ -11,28 +11,32 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pipeline
+
 from pufferfish.schema.plan import Plan
 
-TURNS = 16
+TURNS = 16  # of both
 TURN_S = 0.25  # of steps, at least
 
 
-def ratio(plan: Path, other: Path, *, code: Path) -> float:
-    """Seconds of a step of one plan over those of the other, in a process with the code of a checkout. Raises CalledProcessError if that fails."""
-    command = [sys.executable, __file__, str(plan), str(other)]
-    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(code)}, stdout=subprocess.PIPE, text=True, check=True)
-    return float(ended.stdout)
+def ratio(plan: Path, other: Path, *, code: Path, turns: int = TURNS) -> float:
+    """Seconds of a step of one plan over those of the other, in a process with the code of a checkout. Raises Refused if that fails."""
+    command = [sys.executable, str(code / "benchmarks" / Path(__file__).name), str(plan), str(other), str(turns)]
+    ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(code)}, stdout=subprocess.PIPE, text=True)
+    if ended.returncode:
+        raise pipeline.Refused("its paces", f"taking steps ended with status {ended.returncode}; its own words are above")
+    return float(ended.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    """The other side of `ratio`: two plan.json are named, and the ratio is written."""
+    """The other side of `ratio`: two plan.json and a number of turns are named, and the ratio is written."""
     from pufferfish.base.runtime import ensure_runtime
 
-    plans = [Plan.load(Path(name)) for name in sys.argv[1:]]
+    plans = [Plan.load(Path(name)) for name in sys.argv[1:3]]
     ensure_runtime(plans[0].train.num_threads)
     turns = [turns_of(plan) for plan in plans]
     logs = []
-    for turn in range(TURNS):
+    for turn in range(int(sys.argv[3])):
         seconds = {number: next(turns[number]) for number in ((0, 1) if turn % 2 else (1, 0))}
         logs.append(math.log(seconds[0] / seconds[1]))
     print(math.exp(statistics.median(logs)))

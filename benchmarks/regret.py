@@ -11,8 +11,8 @@ illegal, and no run.
 Regret is the planner's bits per byte over the best found, less one. The best of many noisy runs is lucky: `--repeat` runs the planner's and the best
 configuration again, with other initial weights, and compares them pairwise. On a machine that others use, the luckiest is who ran while they slept: with
 `--in-turn` each configuration is planned for its budget, its steps and those of the planner's choice are taken in turn, and it is trained for as many steps as
-there is time for at the pace that this says, however long they take. Every finished run is a line in the file `--out`: called again with the same
-file, the benchmark goes on where it was. All runs of a call use the code as it was when the call began.
+there is time for at the pace that this says, however long they take; none is late then. Every finished run is a line in the file `--out`: called again with
+the same file, the benchmark goes on where it was. All runs of a call use the code as it was when the call began.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ COMPILE_FROM_S = 300.0  # of budget: below, a compilation takes too much of it t
 DATA_SEED = 0  # one split for all runs of a corpus
 SECTIONS = {
     **dict.fromkeys(("num_layers", "d_model", "seq_len"), "model"),
-    **dict.fromkeys(("tokens_per_step", "num_steps", "compile", "learning_rate"), "train"),
+    **dict.fromkeys(("tokens_per_step", "compile", "learning_rate"), "train"),
     "vocab_size": "data",
     "strategy": "plan",
 }
+PINNED = ("num_layers", "d_model", "num_heads", "num_kv_heads", "head_dim", "d_ff", "seq_len", "is_tied", "has_qk_norm")  # of a planned model
 RATIO, ASPECT, VOCABULARY, CONTEXT = 20.0, 64, 4096, 256  # tokens for each parameter (Hoffmann et al., 2022, arXiv 2203.15556) at a conventional shape
 MOST_DRAWS = 50  # until a random configuration is legal
 
@@ -187,13 +188,14 @@ class InTurn:
             with pipeline.cold_project(settings_of(order), source=self._project) as folder:
                 pipeline.reproduce_quietly(folder, "plan")
                 plan = pipeline.read_json(folder, "plan.json")
-                pipeline.set_params(folder, counted(settings_of(order), plan, step_s=self._step_s(order.case, folder, plan)))
+                step_s = self._step_s(order.case, folder, plan)
+                pipeline.set_params(folder, counted(settings_of(order), plan, step_s=step_s))
                 pipeline.reproduce_quietly(folder, LAST)
                 result = read_result(folder)
         except pipeline.Refused as refused:
             return Result(time.monotonic() - started_s, refused_by=refused.stage, refusal=refused.text)
         on_time_s = order.case.budget_s - result.export_s
-        return replace(result, spent_s=on_time_s, plan={} if order.pins or order.seed else plan)
+        return replace(result, spent_s=on_time_s, step_s=step_s, plan={} if order.pins or order.seed else plan)
 
     def _step_s(self, case: Case, folder: Path, plan: dict[str, Any]) -> float:
         """Of a plan, compared with that of the first run, whose measured pace holds for all."""
@@ -209,12 +211,17 @@ def counted(settings: dict[str, dict[str, Any]], plan: dict[str, Any], *, step_s
     """The settings with what was planned pinned, for as many steps as there is time for, unless fewer are better."""
     model, train, unused_s = plan["model"], plan["train"], plan["budget"]["unused_s"]
     fitting = int((train["num_steps"] * plan["forecast"]["step_s"] + unused_s) / step_s)
-    pins = {name: model[name] for name in ("num_layers", "d_model", "vocab_size", "seq_len")}
-    pins |= {"tokens_per_step": train["tokens_per_step"], "compile": train["is_compiled"]}
-    pins["num_steps"] = min(train["num_steps"], fitting) if unused_s else fitting
-    for name, value in pins.items():
-        settings.setdefault(SECTIONS[name], {})[name] = value
-    return settings
+    pins = {
+        "model": {name: model[name] for name in PINNED},
+        "data": {"vocab_size": model["vocab_size"]},
+        "train": {
+            "tokens_per_step": train["tokens_per_step"],
+            "teacher_share": train["teacher_share"],
+            "compile": train["is_compiled"],
+            "num_steps": min(train["num_steps"], fitting) if unused_s else fitting,
+        },
+    }
+    return {section: settings.get(section, {}) | pins.get(section, {}) for section in settings | pins}
 
 
 def settings_of(order: Order) -> dict[str, dict[str, Any]]:
@@ -281,7 +288,7 @@ def main() -> None:
         ledger = Ledger(out)
         if ledger.runs:
             print(f"--- {out} has {len(ledger.runs)} runs, which are not run again", file=sys.stderr, flush=True)
-        if any(bool(run.result.plan) != arguments.in_turn for run in ledger.runs if run.role == "planner" and run.is_legal):
+        if any(bool(run.result.plan) != arguments.in_turn for run in ledger.runs if run.role == "planner" and not run.result.refused_by):
             parser.error(f"--out: {out} holds runs {'against the clock' if arguments.in_turn else 'of steps counted in turn'}: give another file")
         laboratory = Laboratory(
             ledger,

@@ -13,10 +13,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import yaml
+from machines import SMALL, Planner
 from toys import model_plan, train_plan
 
 from pufferfish.base.errors import UserError
+from pufferfish.plan.space import NORM_EPS, ROPE_THETA, models
 from pufferfish.schema.params import Params
+from pufferfish.schema.plan import ModelPlan
 
 
 def load(name):
@@ -340,10 +343,10 @@ def test_a_result_is_read_from_what_the_stages_left(tmp_path):
 
 def planned(num_steps=100, step_s=0.1, unused_s=0.0, **model):
     """What the benchmark reads of a plan."""
-    axes = asdict(CHOICE) | model
+    axes = {name: getattr(CHOICE, name) for name in ("num_layers", "d_model", "vocab_size", "seq_len")}
     return {
-        "model": {name: axes[name] for name in ("num_layers", "d_model", "vocab_size", "seq_len")},
-        "train": {"tokens_per_step": 1536, "is_compiled": False, "matrix_lr": 0.015, "device": "cpu", "num_steps": num_steps},
+        "model": model_plan(**axes | {"rope_theta": ROPE_THETA, "norm_eps": NORM_EPS} | model).model_dump(),
+        "train": {"tokens_per_step": 1536, "is_compiled": False, "matrix_lr": 0.015, "device": "cpu", "num_steps": num_steps, "teacher_share": 0.25},
         "forecast": {"step_s": step_s, "flops_per_token": 2.5e6},
         "budget": {"unused_s": unused_s, "phases": {"export_s": 5.0}, "reserve_factor": 1.25},
     }
@@ -352,9 +355,12 @@ def planned(num_steps=100, step_s=0.1, unused_s=0.0, **model):
 @pytest.mark.parametrize(("unused_s", "step_s", "num_steps"), [(0.0, 0.1, 100), (0.0, 0.2, 50), (0.0, 0.05, 200), (10.0, 0.1, 100), (10.0, 0.25, 80)])
 def test_steps_are_counted_by_the_time_that_the_plan_has_for_them_unless_fewer_are_better(unused_s, step_s, num_steps):
     settings = regret.counted(regret.settings_of(regret.Order(SHORT, {"learning_rate": 0.02})), planned(unused_s=unused_s), step_s=step_s)
-    assert settings["train"] == {"seed": 0, "learning_rate": 0.02, "tokens_per_step": 1536, "compile": False, "num_steps": num_steps}
-    assert settings["model"] == {"num_layers": 2, "d_model": 96, "seq_len": 128}
-    assert settings["data"]["vocab_size"] == 1024
+    pinned = {"tokens_per_step": 1536, "compile": False, "teacher_share": 0.25, "num_steps": num_steps}
+    assert settings["train"] == {"seed": 0, "learning_rate": 0.02} | pinned
+    assert settings["data"] == {"source": "stdlib", "path": "", "seed": 0, "vocab_size": 1024}
+    read = Params.model_validate({name: dict(section) for name, section in settings.items()}).model
+    [again] = models(read, [1024], max_seq_len=128)
+    assert again == ModelPlan(**planned()["model"]), "the model that was timed, with heads of its own"
 
 
 def test_in_turn_each_is_trained_for_as_many_steps_as_its_pace_against_the_planners_leaves_time_for(tmp_path, monkeypatch):
@@ -392,10 +398,17 @@ def test_in_turn_each_is_trained_for_as_many_steps_as_its_pace_against_the_plann
     assert [bool(run.result.plan) for run in ledger.Ledger(tmp_path / "runs.jsonl").runs] == [True, False]
 
 
-def test_steps_are_taken_turn_by_turn(monkeypatch):
-    monkeypatch.setattr(paces, "TURN_S", 0.0)
-    turns = paces.turns_of(SimpleNamespace(model=model_plan(), train=train_plan()))
-    assert all(seconds > 0 for seconds in islice(turns, 2))
+def test_the_ratio_of_paces_is_that_of_the_first_over_the_other(tmp_path):
+    server = Planner("server").plan("60s", **SMALL)
+    plans = {}
+    for num_layers in (1, 12):
+        plan = server.model_copy(update={"model": model_plan(num_layers=num_layers), "train": train_plan()})
+        plans[num_layers] = tmp_path / f"{num_layers}.json"
+        plan.save(plans[num_layers])
+    assert paces.ratio(plans[12], plans[1], code=pipeline.ROOT, turns=2) > 1
+    (tmp_path / "none.json").write_text("{}")
+    with pytest.raises(pipeline.Refused, match="status"):
+        paces.ratio(tmp_path / "none.json", plans[1], code=pipeline.ROOT, turns=2)
 
 
 @pytest.mark.parametrize("further", [[], ["--in-turn"]])

@@ -210,15 +210,19 @@ def measured_place(workplace, monkeypatch):
 
 
 class MadeUpSteps:
+    num_ended = 0
+
     def measure(self, model, train):
         return StepTime(step_seconds(Machine(MACHINES["server"]), price_of(model, train.attention), model, train), 10**9, 0.1)
 
     def end(self):
-        pass
+        MadeUpSteps.num_ended += 1
 
 
-def test_the_command_prints_the_text_and_writes_no_artifact(measured_place, capsys):
+def test_the_command_prints_the_text_ends_who_measured_and_writes_no_artifact(measured_place, capsys):
+    before = MadeUpSteps.num_ended
     assert cli.main(["plan", "--budget", "2m"]) == 0
+    assert MadeUpSteps.num_ended == before + 1
     assert capsys.readouterr().out.startswith("Plan for 2m 00s\n")
     assert not paths.ARTIFACTS.exists()
 

@@ -129,8 +129,9 @@ def test_a_measurement_ends_with_the_process_that_asked_for_it(workplace, number
     process.wait(timeout=5)
 
 
-def test_where_no_core_is_free_nothing_is_started(workplace, monkeypatch):
+def test_where_no_core_is_free_or_this_process_may_hold_the_device_nothing_is_started(workplace, monkeypatch):
     monkeypatch.setattr(beside, "StepsBeside", lambda: pytest.fail("started"))
     alone = COLD.model_copy(update={"fingerprint": COLD.fingerprint.model_copy(update={"num_cores": 1})})
-    with beside.measuring(alone) as steps:
-        assert isinstance(steps, beside.StepsHere)
+    for machine in (alone, MACHINES["H200"]):
+        with beside.measuring(machine) as steps:
+            assert isinstance(steps, beside.StepsHere)

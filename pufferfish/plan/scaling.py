@@ -1,6 +1,6 @@
 """What quality a training will reach: bits per byte as a function of model, data, context and batch.
 
-    bpb = text x (E + ((A N^-alpha + G / d)^(1/gamma) + (B D^-beta)^(1/gamma))^gamma) x context x batch x vocabulary x repetition x depth
+    bpb = text x (E + ((A N^-alpha + G / d)^(1/gamma) + (B D^-beta)^(1/gamma))^gamma) x context x batch x vocabulary x repetition x depth x width
 
 N are the matrix parameters of the blocks and D the bytes trained on, both in millions; d is the width in units of 128, through which every prediction has to
 pass. Context and vocabulary cost no more than a model of its size can make of them (`LEARNABLE`), and all bends to a guess among all tokens. Size and data
@@ -45,10 +45,11 @@ BATCH_PENALTY = 0.017  # per squared e-fold above the best batch
 BATCH_AGAIN, FLATTER_AGAIN = 0.5, 0.35  # with which powers of the readings the best batch grows, and that penalty falls: plays and English (docs/LOG.md)
 FEW_SEQUENCES, ENOUGH_SEQUENCES = 0.004, 4  # what each halving of the sequences of a step costs below so many; pairs of -0.5 to 0.5 % (docs/LOG.md)
 LOOKUP_GAIN = {"none": 0.0, "value": 0.027, "bigram": 0.0}  # share of the bits per byte that a table saves; from one run each (docs/LOG.md)
-# A single layer cannot look up what followed an earlier occurrence. What it loses by that, where a text is worth twice the reference to look back in, goes with
-# the square of that worth, half of it is lost after so many tokens, and a vocabulary of words instead of syllables saves a part; wide ones lose more: three
-# texts (docs/LOG.md).
+# A single layer cannot look up what followed an earlier occurrence. What it loses by that in the end, 96 wide and in a text of the reference's worth to look
+# back in: it goes with the width and the square of that worth, as far as was tried, half of it is lost after so many tokens, and a vocabulary of words instead
+# of syllables saves a part: three texts (docs/LOG.md).
 LONE_LAYER, HALF_LOOKED_UP, LONE_WIDTH = 0.1, 0.5e6, 96
+MOST_LONE = 0.25  # with more, more tokens would be forecast to do harm
 SYLLABLES, WORDS, SAVED_BY_WORDS = 2048, 4096, 0.65  # entries, and with which power of them that falls in between; wider ones were not tried
 # What width saves besides what it does for size: in little training too, where `by_reading` has size matter little, and as looking back does (docs/LOG.md).
 WIDER = 0.03  # for a width of 128, of what remains with the root of the width
@@ -122,9 +123,10 @@ def context_cost(seq_len: float, tokens: float, epochs: float = 1.0, *, worth: f
 def lone_layer_cost(d_model: int, vocab_size: int, seq_len: float, tokens: float, *, worth: float = 1.0) -> float:
     """What share of the bits per byte it costs to have a single layer, beyond what the parameters of another one would save: the more, the more of looking back
     two would have learned, which contexts below 128 leave little of. `worth`: see `lookback`."""
+    in_the_end = min(MOST_LONE, LONE_LAYER * d_model / LONE_WIDTH * worth**2)
     looked_up = (tokens / HALF_LOOKED_UP) ** 2
     words = max(SYLLABLES, min(WORDS, vocab_size)) / SYLLABLES
-    return float(LONE_LAYER * d_model / LONE_WIDTH * min(1.0, seq_len / 128) * worth**2 * looked_up / (1 + looked_up) * words**-SAVED_BY_WORDS)
+    return float(in_the_end * looked_up / (1 + looked_up) * words**-SAVED_BY_WORDS * min(1.0, seq_len / 128))
 
 
 def vocabulary_cost(vocab_size: int, fresh: float, epochs: float = 1.0) -> float:

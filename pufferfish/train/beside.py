@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,8 +32,9 @@ class Steps(Protocol):
 
 @contextmanager
 def measuring(hardware: Hardware) -> Iterator[Steps]:
-    """Who measures: a process beside this one where there is a core for it, else this one. Where every step turns out to be known, it is ended unasked."""
-    if hardware.fingerprint.num_cores == 1:
+    """Who measures: a process beside this one where there is a core for it, else this one, and where this one may hold the device already. Where every step
+    turns out to be known, that process is ended unasked."""
+    if hardware.fingerprint.num_cores == 1 or (hardware.fingerprint.device == "cuda" and "torch" in sys.modules):
         yield StepsHere()
         return
     steps = StepsBeside()
