@@ -52,7 +52,7 @@ LONE_LAYER, HALF_LOOKED_UP, LONE_WIDTH = 0.1, 0.5e6, 96
 MOST_LONE = 0.25  # with more, more tokens would be forecast to do harm
 SYLLABLES, WORDS, SAVED_BY_WORDS = 2048, 4096, 0.65  # entries, and with which power of them that falls in between; wider ones were not tried
 # What width saves besides what it does for size: in little training too, where `by_reading` has size matter little, and as looking back does (docs/LOG.md).
-WIDER = 0.03  # for a width of 128, of what remains with the root of the width
+WIDER, WIDEST_TRIED = 0.03, 192  # for a width of 128, of what remains with the root of the width; no more beyond what was tried
 # What layers beyond two save besides what their parameters do, for each e-fold of their number: 0.8, 1.3 and 3 % on three texts with widths from 160 on
 # (docs/LOG.md). More than five were not tried, and narrow ones gain by fewer: at a width of 128 English by none, and 5 x 160 were worse than 4 x 192 on plays.
 DEEPER, MOST_LAYERS, WIDTH_PER_LAYER = 0.02, 5, 48
@@ -249,7 +249,7 @@ def val_bpb(learner: Learner, text: Text, *, num_layers: int, seq_len: int, toke
     depth = 1 + lone - DEEPER * math.log(deep / 2)
     context = 1 + context_cost(seen, learnable, epochs, worth=text.lookback, is_lone=num_layers == 1)
     vocabulary = 1 + vocabulary_cost(learner.vocab_size, _learnable(tokens / max(1.0, epochs), learner), epochs)
-    width = 1 + WIDER * text.lookback**2 * ((128 / learner.d_model) ** 0.5 - 1)
+    width = 1 + WIDER * text.lookback**2 * ((128 / min(WIDEST_TRIED, learner.d_model)) ** 0.5 - 1)
     bpb = text.factor(num_bytes) * by_reading(learner, text, epochs) * context * vocabulary * batch * depth * width
     uniform = math.log2(learner.vocab_size) / learner.bytes_per_token  # what a guess among all tokens comes to: nothing that learns is worse
     return float(bpb / (1 + (bpb / uniform) ** BOUND_POWER) ** (1 / BOUND_POWER))
