@@ -6,6 +6,7 @@ The prices stand beside the goods, in a file without torch; a test builds every 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import add
 
 from pufferfish.schema.plan import ModelPlan
 
@@ -31,7 +32,7 @@ class Price:
     num_operations: int = 0  # eager kernel launches, forward and backward
 
     def __add__(self, other: Price) -> Price:
-        return Price(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Price(*map(add, vars(self).values(), vars(other).values()))
 
     def __mul__(self, count: int) -> Price:
         return Price(*(mine * count for mine in vars(self).values()))

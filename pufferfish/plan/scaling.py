@@ -39,7 +39,7 @@ REFERENCE_LOOKBACK, LOOKBACK = 0.058, (0.5, 1.5)  # of a text to which that appl
 SHORT_COST, SHORT_TOKENS = 0.092, 1.6e6  # of each e-fold below a context of 128, from so many tokens on; fitted to contexts of 16, 32 and 64 (docs/LOG.md)
 SHORTEST_TRIED = 16
 REACH = 2.0  # documents that a context is worth being long for: what lies beyond the own one tells nothing, but windows begin anywhere in it (docs/LOG.md)
-LEARNABLE = 15.0  # tokens for each parameter of the blocks: with more, a model makes no more of its context and vocabulary; a guess
+LEARNABLE = 15.0  # tokens for each parameter of the blocks: with more, a model makes no more of its context and vocabulary, or of a hard text; a guess
 BATCH_FACTOR, BATCH_EXPONENT = 0.031, 0.75  # see `best_tokens_per_step`
 BATCH_PENALTY = 0.017  # per squared e-fold above the best batch
 BATCH_AGAIN, FLATTER_AGAIN = 0.5, 0.35  # with which powers of the readings the best batch grows, and that penalty falls: plays and English (docs/LOG.md)
@@ -58,7 +58,7 @@ WIDER, WIDEST_TRIED = 0.03, 192  # for a width of 128, of what remains with the 
 DEEPER, MOST_LAYERS, WIDTH_PER_LAYER = 0.02, 5, 48
 SPREAD, OFFSET_SPREAD = 0.03, 0.06  # standard deviations of the logarithm of a forecast: for each training, and shared by all on a text; guesses from few runs
 PILOT_SPREAD = 0.06  # the same of what short trainings say of a text: they read little, and are measured on a sample; one case was 6 % off (docs/LOG.md)
-LAW = 22  # counts changes of these constants: what was learned about the forecasts of another law does not count
+LAW = 23  # counts changes of these constants: what was learned about the forecasts of another law does not count
 
 REFERENCE_HARDNESS = 1.370  # bits per byte that counting and copying make of a text of difficulty 1: the level, from fourteen texts (docs/LOG.md)
 HARD_TO_THE_END, REFERENCE_BYTES = 0.15, 7e6  # how much less a text harder by a factor e gives for each e-fold of bytes; all texts compare at so many
@@ -250,7 +250,7 @@ def val_bpb(learner: Learner, text: Text, *, num_layers: int, seq_len: int, toke
     context = 1 + context_cost(seen, learnable, epochs, worth=text.lookback, is_lone=num_layers == 1)
     vocabulary = 1 + vocabulary_cost(learner.vocab_size, _learnable(tokens / max(1.0, epochs), learner), epochs)
     width = 1 + WIDER * text.lookback**2 * ((128 / min(WIDEST_TRIED, learner.d_model)) ** 0.5 - 1)
-    bpb = text.factor(num_bytes) * by_reading(learner, text, epochs) * context * vocabulary * batch * depth * width
+    bpb = text.factor(learnable * learner.bytes_per_token) * by_reading(learner, text, epochs) * context * vocabulary * batch * depth * width
     uniform = math.log2(learner.vocab_size) / learner.bytes_per_token  # what a guess among all tokens comes to: nothing that learns is worse
     return float(bpb / (1 + (bpb / uniform) ** BOUND_POWER) ** (1 / BOUND_POWER))
 
