@@ -151,6 +151,16 @@ def test_no_text_is_read_where_no_pilot_would_get_enough_steps():
     assert (place.opened, place.flown) == ([], [])
 
 
+def test_one_that_would_get_too_few_steps_leaves_its_place_to_another():
+    place = Place()
+    case, best = place.case("20m"), place.decide().selection.best
+    slow, other = (replace(best, model=best.model.model_copy(update={"seq_len": seq_len})) for seq_len in (512, 1024))
+    picks = [best, replace(slow, correction=1e4 * slow.correction), other]
+    wanted, limit_s = pilot.divided(case, case.situation(plan_s=2.0), picks, 30.0)
+    assert [model for model, _ in wanted] == [best.model, other.model]
+    assert limit_s == pytest.approx(15.0)
+
+
 @pytest.mark.parametrize("time", ["20m", "30m", "2h"])
 def test_pilots_stay_within_the_share_of_planning(time):
     place = Place()

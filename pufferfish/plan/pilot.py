@@ -142,17 +142,17 @@ def _sample_bytes(case: Case, picks: Sequence[Candidate], left_s: float) -> int:
 
 
 def divided(case: Case, situation: Situation, picks: Sequence[Candidate], left_s: float) -> tuple[list[tuple[ModelPlan, TrainPlan]], float]:
-    """What is trained, and for how many seconds each: as many of the first picks as all get enough steps."""
+    """What is trained, and for how many seconds each: as many of the picks as get enough steps, the first of them."""
     for num in range(min(len(picks), _most(left_s)), FEWEST - 1, -1):
         limit_s = min(longest_s(case, picks, num), left_s / num)
-        if limit_s >= SHORTEST_S and len(wanted := orders(case, situation, picks[:num], limit_s)) == num:
+        if limit_s >= SHORTEST_S and len(wanted := orders(case, situation, picks, limit_s, most=num)) == num:
             return wanted, limit_s
     return [], 0.0
 
 
-def orders(case: Case, situation: Situation, picks: Sequence[Candidate], limit_s: float) -> list[tuple[ModelPlan, TrainPlan]]:
-    """What is trained for so many seconds; without those that would get too few steps. All are measured on as many tokens."""
-    wanted = [(pick.model, train) for pick in picks if (train := _order(case, situation, pick, limit_s))]
+def orders(case: Case, situation: Situation, picks: Sequence[Candidate], limit_s: float, *, most: int = MOST) -> list[tuple[ModelPlan, TrainPlan]]:
+    """What is trained for so many seconds, at most so many; without those that would get too few steps. All are measured on as many tokens."""
+    wanted = [(pick.model, train) for pick in picks if (train := _order(case, situation, pick, limit_s))][:most]
     trained = min((train.num_steps * train.tokens_per_step for _, train in wanted), default=0)
     evaluated = int(trained * EVALUATED_PER_TRAINED * EVALUATED_SHARE / STEPS_SHARE)
     return [(model, train.model_copy(update={"eval_tokens": max(model.seq_len, evaluated)})) for model, train in wanted]
