@@ -249,7 +249,8 @@ def test_what_was_measured_goes_before_what_was_only_priced_and_promises_little_
 
 
 def best_of(planner, candidates, measure, *, times=99):
-    return choose.measure_best(list(candidates), measure, text=planner.text, is_affordable=lambda candidate, num_measured: num_measured < times)
+    known = choose.measure_best(list(candidates), measure, text=planner.text, is_affordable=lambda candidate, num_measured: num_measured < times)
+    return known, [candidate for candidate in known if candidate.measured]
 
 
 def test_measuring_goes_on_until_the_best_is_a_measured_one():

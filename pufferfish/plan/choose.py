@@ -65,15 +65,14 @@ def measurement_s(candidate: Candidate) -> float:
 
 def measure_best(
     candidates: list[Candidate], measure: Measure, *, text: Text, is_affordable: Callable[[Candidate, int], bool], is_batch_free: bool = True
-) -> tuple[list[Candidate], list[Candidate]]:
+) -> list[Candidate]:
     """Measure the candidate with the best forecast, correct the others by what was learned, and repeat until the best one is a measured one.
 
     At least `FEWEST_MEASURED` shapes are looked at. `is_affordable` tells whether there is time to measure a candidate after so many others; those for
     which there is not are passed over. Where memory runs out, smaller micro-batches are taken, if they are free, and then smaller models; where compiling
-    fails, nothing is compiled. Returns the candidates, corrected, and those measured, as they were found.
+    fails, nothing is compiled. Returns the candidates, corrected by what was measured.
     """
-    measured = [candidate for candidate in candidates if candidate.measured]
-    while target := _next_to_measure(candidates, measured, text, is_affordable):
+    while target := _next_to_measure(candidates, text, is_affordable):
         try:
             result = measure(target.model, target.train)
         except UserError:
@@ -89,10 +88,8 @@ def measure_best(
                 saw = f"not even the {format_bytes(target.memory.total)} of the smallest that was tried are free"
                 raise UserError("no model fits into memory", saw=saw, fix="end what else uses the memory, or pin smaller values in `model` and `train`")
             continue
-        known = target.with_measured(result)
-        measured.append(known)
-        candidates = _with_measured(candidates, target, known)
-    return candidates, measured
+        candidates = _with_measured(candidates, target, target.with_measured(result))
+    return candidates
 
 
 def measure_again(candidates: list[Candidate], again: Callable[[Candidate], StepTime | None], *, text: Text) -> list[Candidate]:
@@ -141,8 +138,9 @@ def _with_less_at_once(candidate: Candidate, num_bytes: float, *, is_batch_free:
     return candidate
 
 
-def _next_to_measure(candidates: list[Candidate], measured: list[Candidate], text: Text, is_affordable: Callable[[Candidate, int], bool]) -> Candidate | None:
+def _next_to_measure(candidates: list[Candidate], text: Text, is_affordable: Callable[[Candidate, int], bool]) -> Candidate | None:
     """The best forecast that can be measured, if it is not yet; else the best of a shape that is not, until there are enough of them."""
+    measured = [candidate for candidate in candidates if candidate.measured]
     ranked = sorted(_worth_measuring(in_time(candidates), text), key=lambda candidate: candidate.forecast(text))
     best = next((candidate for candidate in ranked if candidate.measured or is_affordable(candidate, len(measured))), None)
     if best is None or not best.measured:

@@ -64,8 +64,8 @@ def _measured(case: Case, measuring: Measuring, candidates: list[Candidate]) -> 
         is_affordable=lambda each, number: _is_affordable(case, measuring, each, number),
         is_batch_free=case.params.train.micro_batch == "auto",
     )
-    candidates = choose.measure_again(best(candidates)[0], partial(_again, case, measuring), text=case.text)
-    return best(candidates)[0]  # what was measured again may have moved the others
+    candidates = choose.measure_again(best(candidates), partial(_again, case, measuring), text=case.text)
+    return best(candidates)  # what was measured again may have moved the others
 
 
 def _with_time_left(candidates: list[Candidate], left_s: float) -> list[Candidate]:
