@@ -44,15 +44,11 @@ def main() -> None:
 
 def turns_of(plan: Plan) -> Iterator[float]:
     """Seconds of a step, the mean of those of each turn."""
-    import numpy as np
-
+    from pufferfish.train.measure import random_batches
     from pufferfish.train.step import Trainer
 
-    model, train = plan.model, plan.train
-    num_micro = train.tokens_per_step // (train.micro_batch * model.seq_len)
-    random = np.random.default_rng(0)
-    batches = [random.integers(0, model.vocab_size, (train.micro_batch, model.seq_len + 1)) for _ in range(num_micro)]
-    trainer = Trainer(model, train)
+    batches = random_batches(plan.model, plan.train)
+    trainer = Trainer(plan.model, plan.train)
     trainer.dry_step(batches)
     while True:
         float(trainer.step(batches, lr_share=0.001)[0])  # only warms the caches again

@@ -38,11 +38,15 @@ def measure_steps(model: ModelPlan, plan: TrainPlan, *, limit_s: float) -> StepT
             torch.cuda.empty_cache()
 
 
-def _measured(model: ModelPlan, plan: TrainPlan, *, start_s: float, limit_s: float) -> StepTime:
+def random_batches(model: ModelPlan, plan: TrainPlan) -> list[np.ndarray]:
+    """Tokens of one step, (sequences, tokens and the one after) for each micro-batch, always the same."""
     random = np.random.default_rng(0)
-    rows = plan.micro_batch, model.seq_len + 1
     num_micro = plan.tokens_per_step // (plan.micro_batch * model.seq_len)
-    batches = [random.integers(0, model.vocab_size, rows) for _ in range(num_micro)]
+    return [random.integers(0, model.vocab_size, (plan.micro_batch, model.seq_len + 1)) for _ in range(num_micro)]
+
+
+def _measured(model: ModelPlan, plan: TrainPlan, *, start_s: float, limit_s: float) -> StepTime:
+    batches = random_batches(model, plan)
     trainer = Trainer(model, plan)
     if plan.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
