@@ -54,6 +54,7 @@ class Result:
     export_s: float = 0.0  # that the plan's export, which is not run, and the pause before it are estimated to take, without a margin; 0 in files of older code
     step_s: float = 0.0  # that its steps were counted by, where paces are compared in turn
     plan: dict[str, Any] = field(default_factory=dict)  # of the planner's run, where paces are compared with its own
+    speeds: dict[str, str] = field(default_factory=dict)  # that it found of the machine, by file
     refused_by: str = ""  # the stage
     refusal: str = ""  # its lines
 

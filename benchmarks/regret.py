@@ -11,7 +11,8 @@ illegal, and no run.
 Regret is the planner's bits per byte over the best found, less one. The best of many noisy runs is lucky: `--repeat` runs the planner's and the best
 configuration again, with other initial weights, and compares them pairwise. On a machine that others use, the luckiest is who ran while they slept: with
 `--in-turn` each configuration is planned for its budget, its steps and those of the planner's choice are taken in turn, and it is trained for as many steps as
-there is time for at the pace that this says, however long they take; none is late then. Every finished run is a line in the file `--out`: called again with
+there is time for at the pace that this says, however long they take; none is late then. What the first run finds of the machine
+holds for all. Every finished run is a line in the file `--out`: called again with
 the same file, the benchmark goes on where it was. All runs of a call use the code as it was when the call began.
 """
 
@@ -23,26 +24,24 @@ import math
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import paces
 import pipeline
 from descent import Configuration, descend, draw, grids_around
 from ledger import Case, Ledger, Order, Result, Run
 from report import Study, summarise, table
+from runners import InTurn, run_pipeline
 
 from pufferfish.base.digest import digest_files
 from pufferfish.base.errors import UserError
 from pufferfish.base.stage import EXIT_USER_ERROR
 from pufferfish.base.units import format_duration
-from pufferfish.plan.budget import PAUSE_S
 from pufferfish.plan.prices import Price, PriceOf
 from pufferfish.plan.recipe import attention_for
 from pufferfish.plan.space import LAYERS, models
@@ -50,16 +49,7 @@ from pufferfish.schema.params import ModelParams, TrainParams
 from pufferfish.schema.plan import ModelPlan
 
 OUT = pipeline.ROOT / ".pufferfish"  # a file for each version of the code: what another one reached says nothing of this one
-LAST = "evaluate"
 COMPILE_FROM_S = 300.0  # of budget: below, a compilation takes too much of it to be worth a run
-DATA_SEED = 0  # one split for all runs of a corpus
-SECTIONS = {
-    **dict.fromkeys(("num_layers", "d_model", "seq_len"), "model"),
-    **dict.fromkeys(("tokens_per_step", "compile", "learning_rate"), "train"),
-    "vocab_size": "data",
-    "strategy": "plan",
-}
-PINNED = ("num_layers", "d_model", "num_heads", "num_kv_heads", "head_dim", "d_ff", "seq_len", "is_tied", "has_qk_norm")  # of a planned model
 RATIO, ASPECT, VOCABULARY, CONTEXT = 20.0, 64, 4096, 256  # tokens for each parameter (Hoffmann et al., 2022, arXiv 2203.15556) at a conventional shape
 MOST_DRAWS = 50  # until a random configuration is legal
 
@@ -162,96 +152,6 @@ def random_run(case: Case, laboratory: Laboratory, choice: Configuration, seed: 
     drawn = islice(draw(choice, seed, with_compile=with_compile), MOST_DRAWS)
     runs = (laboratory.run(Order(case, asdict(configuration)), "random") for configuration in drawn)
     return list(islice((run for run in runs if run.is_legal), 1))
-
-
-def run_pipeline(order: Order, *, project: Path) -> Result:
-    """A whole cold pipeline. Raises CalledProcessError, with the pipeline's last words on the screen, if a stage fails without refusing."""
-    started_s = time.monotonic()
-    try:
-        with pipeline.cold_project(settings_of(order), source=project) as folder:
-            pipeline.reproduce_quietly(folder, LAST)
-            return read_result(folder)
-    except pipeline.Refused as refused:
-        return Result(time.monotonic() - started_s, refused_by=refused.stage, refusal=refused.text)
-
-
-class InTurn:
-    """Runs pipelines of counted steps: as many as there is time for, by paces that are compared in turn."""
-
-    def __init__(self, ledger: Ledger, *, project: Path) -> None:
-        self._ledger, self._project = ledger, project
-
-    def __call__(self, order: Order) -> Result:
-        """What a pipeline gives that has the time of its plan for steps at its own pace. Raises CalledProcessError as `run_pipeline` does."""
-        started_s = time.monotonic()
-        try:
-            with pipeline.cold_project(settings_of(order), source=self._project) as folder:
-                pipeline.reproduce_quietly(folder, "plan")
-                plan = pipeline.read_json(folder, "plan.json")
-                step_s = self._step_s(order.case, folder, plan)
-                pipeline.set_params(folder, counted(settings_of(order), plan, step_s=step_s))
-                pipeline.reproduce_quietly(folder, LAST)
-                result = read_result(folder)
-        except pipeline.Refused as refused:
-            return Result(time.monotonic() - started_s, refused_by=refused.stage, refusal=refused.text)
-        on_time_s = order.case.budget_s - result.export_s
-        return replace(result, spent_s=on_time_s, step_s=step_s, plan={} if order.pins or order.seed else plan)
-
-    def _step_s(self, case: Case, folder: Path, plan: dict[str, Any]) -> float:
-        """Of a plan, compared with that of the first run, whose measured pace holds for all."""
-        first = self._ledger.find(Order(case, {}))
-        if first is None:
-            return float(plan["forecast"]["step_s"])
-        other = folder / "planner.json"
-        other.write_text(json.dumps(first.result.plan), "utf-8")
-        return float(first.result.plan["forecast"]["step_s"] * paces.ratio(folder / "artifacts" / "plan.json", other, code=self._project))
-
-
-def counted(settings: dict[str, dict[str, Any]], plan: dict[str, Any], *, step_s: float) -> dict[str, dict[str, Any]]:
-    """The settings with what was planned pinned, for as many steps as there is time for, unless fewer are better."""
-    model, train, unused_s = plan["model"], plan["train"], plan["budget"]["unused_s"]
-    fitting = int((train["num_steps"] * plan["forecast"]["step_s"] + unused_s) / step_s)
-    pins = {
-        "model": {name: model[name] for name in PINNED},
-        "data": {"vocab_size": model["vocab_size"]},
-        "train": {
-            "tokens_per_step": train["tokens_per_step"],
-            "teacher_share": train["teacher_share"],
-            "compile": train["is_compiled"],
-            "num_steps": min(train["num_steps"], fitting) if unused_s else fitting,
-        },
-    }
-    return {section: settings.get(section, {}) | pins.get(section, {}) for section in settings | pins}
-
-
-def settings_of(order: Order) -> dict[str, dict[str, Any]]:
-    """Sections of params.yaml, where nothing but what is pinned is pinned."""
-    settings = pipeline.settings_for(order.case.budget, order.case.corpus)
-    settings["data"]["seed"], settings["train"] = DATA_SEED, {"seed": order.seed}
-    for name, value in order.pins.items():
-        settings.setdefault(SECTIONS[name], {})[name] = value
-    return settings
-
-
-def read_result(folder: Path) -> Result:
-    """What the stages wrote down."""
-    plan, evaluation = pipeline.read_json(folder, "plan.json"), pipeline.read_json(folder, "evaluation.json")
-    model, train, budget = plan["model"], plan["train"], plan["budget"]
-    return Result(
-        spent_s=pipeline.spent_s(pipeline.read_stamps(folder), last=LAST),
-        val_bpb=evaluation["val_bpb"],
-        val_bytes=evaluation["num_bytes"],
-        device=train["device"],
-        configuration={
-            **{name: model[name] for name in ("num_layers", "d_model", "vocab_size", "seq_len")},
-            "tokens_per_step": train["tokens_per_step"],
-            "compile": train["is_compiled"],
-            "learning_rate": train["matrix_lr"],
-        },
-        tokens=pipeline.read_json(folder, "model/outcome.json")["num_tokens"],
-        flops_per_token=plan["forecast"]["flops_per_token"],
-        export_s=PAUSE_S + budget["phases"]["export_s"] / budget["reserve_factor"],
-    )
 
 
 def price_here(model: ModelPlan, attention: str) -> Price:

@@ -29,7 +29,7 @@ def load(name):
     return importlib.import_module(name)
 
 
-descent, ledger, paces, pipeline, regret, report = map(load, ("descent", "ledger", "paces", "pipeline", "regret", "report"))
+descent, ledger, paces, pipeline, regret, report, runners = map(load, ("descent", "ledger", "paces", "pipeline", "regret", "report", "runners"))
 
 CHOICE = descent.Configuration(num_layers=2, d_model=96, vocab_size=1024, seq_len=128, tokens_per_step=1536, compile=False, learning_rate=0.015)
 BEST = replace(CHOICE, d_model=160, vocab_size=2048, tokens_per_step=384)
@@ -306,11 +306,11 @@ def test_settings_pin_what_is_wanted_and_nothing_else(monkeypatch):
     monkeypatch.setattr(pipeline, "copy_project", lambda folder, **_: (folder / "params.yaml").write_text(yaml.safe_dump(tried)))
     monkeypatch.setattr(pipeline.subprocess, "run", lambda *_, **__: None)  # no tracking store
     for order in (regret.Order(SHORT, {}), regret.Order(LONG, asdict(CHOICE), 5), regret.Order(SHORT, {"strategy": "table"})):
-        with pipeline.cold_project(regret.settings_of(order)) as folder:
+        with pipeline.cold_project(runners.settings_of(order)) as folder:
             read = Params.load(folder / "params.yaml")
         assert read.train.pins.keys() | read.model.pins.keys() <= order.pins.keys()
         assert read.plan.pilots == "auto"
-        found = {name: getattr(getattr(read, section), name) for name, section in regret.SECTIONS.items()}
+        found = {name: getattr(getattr(read, section), name) for name, section in runners.SECTIONS.items()}
         assert found == {**dict.fromkeys(found, "auto"), "strategy": "measured", **order.pins}
         assert (read.budget.time_s, read.data.seed, read.train.seed) == (order.case.budget_s, 0, order.seed)
         assert (read.data.source, read.data.path) == (("stdlib", "") if order.case == SHORT else ("text", "/text"))
@@ -335,26 +335,26 @@ def test_a_result_is_read_from_what_the_stages_left(tmp_path):
         (tmp_path / "artifacts" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "artifacts" / name).write_text(json.dumps(content))
     expected = ledger.Result(47.5, 1.75, 777, "cpu", asdict(CHOICE), 123_456, 2.5e6, export_s=4.45)
-    assert regret.read_result(tmp_path) == expected
+    assert runners.read_result(tmp_path) == expected
 
 
 # --- on a machine that others use
 
 
-def planned(num_steps=100, step_s=0.1, unused_s=0.0, **model):
+def planned(num_steps=100, step_s=0.1, unused_s=0.0, probe_s=3.0, **model):
     """What the benchmark reads of a plan."""
     axes = {name: getattr(CHOICE, name) for name in ("num_layers", "d_model", "vocab_size", "seq_len")}
     return {
         "model": model_plan(**axes | {"rope_theta": ROPE_THETA, "norm_eps": NORM_EPS} | model).model_dump(),
         "train": {"tokens_per_step": 1536, "is_compiled": False, "matrix_lr": 0.015, "device": "cpu", "num_steps": num_steps, "teacher_share": 0.25},
         "forecast": {"step_s": step_s, "flops_per_token": 2.5e6},
-        "budget": {"unused_s": unused_s, "phases": {"export_s": 5.0}, "reserve_factor": 1.25},
+        "budget": {"unused_s": unused_s, "phases": {"hardware_probe_s": probe_s, "between_s": 2.0, "export_s": 5.0}, "reserve_factor": 1.25},
     }
 
 
 @pytest.mark.parametrize(("unused_s", "step_s", "num_steps"), [(0.0, 0.1, 100), (0.0, 0.2, 50), (0.0, 0.05, 200), (10.0, 0.1, 100), (10.0, 0.25, 80)])
 def test_steps_are_counted_by_the_time_that_the_plan_has_for_them_unless_fewer_are_better(unused_s, step_s, num_steps):
-    settings = regret.counted(regret.settings_of(regret.Order(SHORT, {"learning_rate": 0.02})), planned(unused_s=unused_s), step_s=step_s)
+    settings = runners.counted(runners.settings_of(regret.Order(SHORT, {"learning_rate": 0.02})), planned(unused_s=unused_s), step_s=step_s)
     pinned = {"tokens_per_step": 1536, "compile": False, "teacher_share": 0.25, "num_steps": num_steps}
     assert settings["train"] == {"seed": 0, "learning_rate": 0.02} | pinned
     assert settings["data"] == {"source": "stdlib", "path": "", "seed": 0, "vocab_size": 1024}
@@ -370,8 +370,13 @@ def test_in_turn_each_is_trained_for_as_many_steps_as_its_pace_against_the_plann
         wished = yaml.safe_load((folder / "params.yaml").read_text())
         asked.append((stage, wished["train"]["num_steps"]))
         width = wished["model"]["d_model"]
+        (folder / runners.SPEEDS).mkdir(parents=True, exist_ok=True)
+        speeds = folder / runners.SPEEDS / "this.json"
+        if not speeds.exists():
+            speeds.write_text(f"found for {width}")
         written = {
-            "plan.json": planned(step_s=0.1 if width == "auto" else 0.5, d_model=96 if width == "auto" else width),  # whatever others do meanwhile
+            # whatever others do meanwhile
+            "plan.json": planned(step_s=0.1, d_model=96) if width == "auto" else planned(step_s=0.5, d_model=width, probe_s=5.0),
             "evaluation.json": {"val_bpb": 1.75, "num_bytes": 777},
             "model/outcome.json": {"num_tokens": 123_456},
             "timing/hardware-probe.json": {"start_s": 10.0, "end_s": 13.0},
@@ -382,6 +387,7 @@ def test_in_turn_each_is_trained_for_as_many_steps_as_its_pace_against_the_plann
             (folder / "artifacts" / name).write_text(json.dumps(content))
 
     def ratio(plan, other, code):
+        assert (plan.parents[1] / runners.SPEEDS / "this.json").read_text() == "found for auto"
         assert json.loads(other.read_text())["model"]["d_model"] == 96
         return json.loads(plan.read_text())["model"]["d_model"] / 96
 
@@ -390,10 +396,10 @@ def test_in_turn_each_is_trained_for_as_many_steps_as_its_pace_against_the_plann
     monkeypatch.setattr(pipeline, "reproduce_quietly", reproduce)
     monkeypatch.setattr(paces, "ratio", ratio)
     book = ledger.Ledger(tmp_path / "runs.jsonl")
-    laboratory = regret.Laboratory(book, regret.InTurn(book, project=tmp_path), [SHORT], regret.Wishes(1, 0, 0), code="abc", tell=asked.append)
+    laboratory = regret.Laboratory(book, runners.InTurn(book, project=tmp_path), [SHORT], regret.Wishes(1, 0, 0), code="abc", tell=asked.append)
     planner = laboratory.run(regret.Order(SHORT, {}), "planner")
     wider = laboratory.run(regret.Order(SHORT, asdict(replace(CHOICE, d_model=192))), "search")
-    assert [each for each in asked if isinstance(each, tuple)] == [("plan", "auto"), ("evaluate", 100), ("plan", "auto"), ("evaluate", 250)]
+    assert [each for each in asked if isinstance(each, tuple)] == [("plan", "auto"), ("evaluate", 100), ("plan", "auto"), ("evaluate", 260)]
     assert planner.score == wider.score == 1.75, "its own time does not count"
     assert [bool(run.result.plan) for run in ledger.Ledger(tmp_path / "runs.jsonl").runs] == [True, False]
 
@@ -416,7 +422,7 @@ def test_runs_against_the_clock_and_counted_ones_do_not_share_a_file(tmp_path, m
     laboratory = ["regret.py", "--runs", "0", "--seeds", "0", "--budgets", "60s", "--out", str(tmp_path / "runs.jsonl")]
     monkeypatch.setattr(pipeline, "copy_project", lambda folder: None)
     monkeypatch.setattr(regret, "run_pipeline", lambda order, project: MadeUp()(order))
-    monkeypatch.setattr(regret.InTurn, "__call__", lambda self, order: replace(MadeUp()(order), plan={} if order.pins else {"forecast": {}}))
+    monkeypatch.setattr(runners.InTurn, "__call__", lambda self, order: replace(MadeUp()(order), plan={} if order.pins else {"forecast": {}}))
     monkeypatch.setattr(sys, "argv", laboratory + further)
     regret.main()
     monkeypatch.setattr(sys, "argv", laboratory + (["--in-turn"] if not further else []))
