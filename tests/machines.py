@@ -10,6 +10,7 @@ from pufferfish.plan import choose, space
 from pufferfish.plan.case import Case, Measuring
 from pufferfish.plan.configure import Situation
 from pufferfish.plan.make import decide
+from pufferfish.plan.measuring import MEASURED_STEPS_S
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.scaling import Text
 from pufferfish.plan.speed import Machine, step_seconds
@@ -111,7 +112,7 @@ class Planner:
         """Costs what such a measurement would cost."""
         step_s = self.slowness * step_seconds(self.machine, price_of(model, train.attention), model, train)
         first_step_s = 25.3 if train.is_compiled else 0.3
-        self.spent_s += first_step_s + max(choose.MEASURED_STEPS_S, 3 * step_s)
+        self.spent_s += first_step_s + max(MEASURED_STEPS_S, 3 * step_s)
         self.measured.append((model, train))
         return StepTime(step_s, 10**9, first_step_s)
 

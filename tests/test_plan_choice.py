@@ -12,7 +12,7 @@ from machines import BYTES_PER_TOKEN, MACHINES, SMALL, FakeVocabulary, Planner, 
 from toys import model_plan, train_plan
 
 from pufferfish.base.errors import UserError
-from pufferfish.plan import budget, choose, memory, scaling, search, space, speed
+from pufferfish.plan import budget, choose, measuring, memory, scaling, search, space, speed
 from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, held
 from pufferfish.plan.case import ENCODING_SHARE, Case, Measuring
 from pufferfish.plan.make import decide
@@ -248,8 +248,14 @@ def test_what_was_measured_goes_before_what_was_only_priced_and_promises_little_
     assert choose.choose([compiled, measured], text=planner.text) is measured, "what a compilation takes is not known before"
 
 
-def best_of(planner, candidates, measure, *, times=99):
-    known = choose.measure_best(list(candidates), measure, text=planner.text, is_affordable=lambda candidate, num_measured: num_measured < times)
+def best_of(planner, candidates, measure, *, is_batch_free=True):
+    known = measuring.measure_best(
+        list(candidates),
+        lambda candidate: measure(candidate.model, candidate.train),
+        text=planner.text,
+        cost_of=lambda candidate, num_measured: None if candidate.measured else 0.5,
+        is_batch_free=is_batch_free,
+    )
     return known, [candidate for candidate in known if candidate.measured]
 
 
@@ -281,9 +287,9 @@ def test_a_compilation_that_is_known_to_take_too_long_is_refused_with_the_budget
     planner = Planner("server")
     params = Params.model_validate({"budget": {"time": "3m"}, **SMALL, "train": {"compile": True}})
     case = Case(params, planner.hardware, planner.corpus, vocabularies(planner.hardware, 2048), planner.text, price_of)
-    measuring = Measuring(lambda model, train: StepTime(0.05, 10**9, 170.0, is_kept=True), lambda: 1.5, is_known=lambda model, train: True)
+    kept = Measuring(lambda model, train: StepTime(0.05, 10**9, 170.0, is_kept=True), lambda: 1.5, is_known=lambda model, train: True)
     with pytest.raises(UserError, match="too short") as error:
-        decide(case, measuring)
+        decide(case, kept)
     assert re.search(r"at least 2\d\ds", error.value.fix)
 
 
@@ -352,9 +358,7 @@ def test_where_memory_runs_out_the_same_model_is_tried_with_less_at_once():
     assert all(each.train.tokens_per_step % (each.train.micro_batch * each.model.seq_len) == 0 for each in known)
     assert len(tries) < 12
     with pytest.raises(UserError, match="no model fits into memory"):
-        choose.measure_best(
-            [best], lambda model, train: StepTime(0.0, 0, 0.1, fits=False), text=planner.text, is_affordable=lambda each, number: True, is_batch_free=False
-        )
+        best_of(planner, [best], lambda model, train: StepTime(0.0, 0, 0.1, fits=False), is_batch_free=False)
 
 
 def test_where_compiling_fails_nothing_is_compiled_unless_that_is_pinned():

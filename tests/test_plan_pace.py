@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from machines import Planner, price_of, vocabularies
 
-from pufferfish.plan import choose, pace, space
+from pufferfish.plan import choose, measuring, pace, space
 from pufferfish.plan.case import Case, Measuring
 from pufferfish.plan.make import decide
 from pufferfish.plan.prices import StepTime
@@ -17,7 +17,7 @@ from pufferfish.schema.params import Params
 @cache
 def planned():
     """A planner and candidates of many shapes and batches, best forecast first."""
-    planner = Planner("server")
+    planner = Planner("server", num_bytes=10**9)
     params = Params.model_validate({"budget": {"time": "3m"}, "train": {"compile": False}})
     known = vocabularies(planner.hardware, 2048)
     case = Case(params, planner.hardware, planner.corpus, known, planner.text, price_of)
@@ -63,7 +63,7 @@ def test_the_more_a_machine_changes_its_pace_the_less_a_measurement_says():
     for spread in (0.0, 0.03, 0.1, 0.3):
         known = [measured(first, 1.2, 1.2 * math.exp(spread), 1.2 * math.exp(-spread)), measured(second, 1.0)]
         assert pace.noise(known) == pytest.approx(math.sqrt((pace.NOISE**2 + 2 * spread**2) / 3))
-        assert pace.standard_error(known[0], known) == pytest.approx(pace.noise(known) / math.sqrt(3))
+        assert 0 < pace.Paces(known).surprise(first) < pace.Paces(known[1:]).surprise(first) <= pace.PREDICTED_ERROR["cpu"]
         shares.append((error_of(first, known) - error_of(second, known)) / math.log(1.2))
     assert shares == sorted(shares, reverse=True)
     assert 0.85 < shares[0] < 1
@@ -82,15 +82,13 @@ def test_compiled_steps_and_others_say_nothing_of_each_other_where_both_are_know
 class Restless:
     """A machine whose every measurement is off, in turn, by one of these factors."""
 
-    def __init__(self, factors, *, most=99):
-        self.factors, self.most, self.asked = factors, most, []
+    def __init__(self, *factors):
+        self.factors, self.asked = factors, []
 
     def __call__(self, candidate):
-        if len(self.asked) == self.most:
-            return None
-        self.asked.append(candidate.model)
-        factor = self.factors[len(self.asked) % len(self.factors)]
-        return candidate.measured.with_another(StepTime(factor * candidate.predicted_step_s, 10**9, 0.1))
+        self.asked.append(candidate)
+        take = StepTime(self.factors[len(self.asked) % len(self.factors)] * candidate.predicted_step_s, 10**9, 0.1)
+        return candidate.measured.with_another(take) if candidate.measured else take
 
 
 def some_measured(*factors):
@@ -103,60 +101,78 @@ def some_measured(*factors):
     return planner, pace.with_paces(found, list(known.values()))
 
 
-def test_contenders_are_measured_again_in_turn_until_their_paces_are_sure():
-    planner, candidates = some_measured(1.0, 1.0, 1.0)
-    steady, restless = Restless([1.0]), Restless([0.8, 1.2])
-    choose.measure_again(candidates, steady, text=planner.text)
-    found = choose.measure_again(candidates, restless, text=planner.text)
-    assert 0 < len(steady.asked) < len(restless.asked)
-    takes = [each.measured.num_takes for each in found if each.measured]
-    assert max(takes) == choose.MOST_TAKES
-    assert all(restless.asked.count(model) < choose.MOST_TAKES for model in restless.asked)
-    assert restless.asked[0] == min((each for each in candidates if each.measured), key=lambda each: each.forecast(planner.text)).model
+def measure(candidates, take, *, cost_s, most=99):
+    """What is known after all that was worth it at that price."""
+    spent = []
+
+    def cost_of(candidate, num_measured):
+        return cost_s if len(spent) < most else None
+
+    def taken(candidate):
+        spent.append(candidate)
+        return take(candidate)
+
+    return measuring.measure_best(list(candidates), taken, text=planned()[0].text, cost_of=cost_of)
 
 
-def test_a_moment_that_was_quick_is_found_out():
-    planner, candidates = some_measured(1.0, 1.0, 1.0, 0.5)
-    lucky = min((each for each in candidates if each.measured), key=lambda each: each.forecast(planner.text))
-    assert lucky.correction < 0.8
-    [after] = [each for each in choose.measure_again(candidates, Restless([1.0]), text=planner.text) if each.model == lucky.model and each.measured]
-    assert 0.9 < after.correction < 1.1
+def test_the_cheaper_measurements_are_the_more_are_made_and_only_of_what_is_near_to_the_best():
+    planner, candidates = planned()
+    numbers = []
+    for cost_s in (20.0, 2.0, 0.5, 0.02):
+        machine = Restless(1.0)
+        known = measure(candidates, machine, cost_s=cost_s)
+        numbers.append(len(machine.asked))
+        best = min(known, key=lambda each: each.forecast(planner.text))
+        assert all(each.forecast(planner.text) < 1.03 * best.forecast(planner.text) for each in known if each.measured)
+    assert numbers[0] == 1 < numbers[-1] < 40
+    assert numbers == sorted(numbers)
 
 
-def test_nothing_is_measured_again_without_time_or_choice_or_where_an_earlier_plan_did():
-    planner, candidates = some_measured(1.0, 1.0, 1.0)
-    assert choose.measure_again(candidates, Restless([1.0], most=0), text=planner.text) == candidates
-    for others in (
-        [each for each in candidates if not each.measured],
-        some_measured(1.0)[1],
-        [replace(each, measured=each.measured and replace(each.measured, is_kept=True)) for each in candidates],
-        [replace(each, train=each.train.model_copy(update={"is_compiled": True})) for each in candidates],
-    ):
-        again = Restless([1.0])
-        assert choose.measure_again(others, again, text=planner.text) == others
-        assert again.asked == []
-    no_room = choose.measure_again(candidates, lambda candidate: StepTime(0.0, 0, 0.1, fits=False), text=planner.text)
-    assert no_room == candidates
+def test_another_measurement_says_the_less_the_more_there_are_and_the_more_the_pace_changes():
+    first, second = planned()[1][0], planned()[1][-1]
+    steady = [pace.Paces([measured(first, *[1.0] * number), measured(second, 1.0)]).surprise(first) for number in (1, 2, 4)]
+    assert steady == sorted(steady, reverse=True)
+    restless = pace.Paces([measured(first, 1.2, 0.8), measured(second, 1.0)])
+    assert restless.surprise(planned()[1][1]) < pace.Paces([measured(first, 1.0, 1.0), measured(second, 1.0)]).surprise(planned()[1][1])
 
 
-def planned_with(spent_s, *, time):
-    """How often what was measured again was, in a plan that begins after so many seconds of a budget; and how much of its limit is left in the end."""
-    planner, often = Planner("server"), {}
+def test_two_that_are_near_to_each_other_are_measured_in_turn_and_one_alone_never_again():
+    candidates, machine = planned()[1], Restless(1.0)
+    known = measure(candidates[:2], machine, cost_s=0.001)
+    assert all(each.measured.num_takes > 1 for each in known)
+    assert len({each.model for each in machine.asked[:2]}) == 2
+    alone = Restless(1.0)
+    measure(candidates[:1], alone, cost_s=0.0)
+    assert len(alone.asked) == 1
+
+
+def test_without_time_nothing_is_measured():
+    candidates = some_measured(1.0, 1.0, 1.0)[1]
+    assert measure(candidates, pytest.fail, cost_s=0.0, most=0) == candidates
+
+
+def test_where_no_pace_can_change_the_choice_only_other_shapes_are_measured_while_that_is_cheap():
+    candidates = planned()[1]
+    counted = [replace(each, train=each.train.model_copy(update={"clock": "steps", "num_steps": 500})) for each in candidates]
+    for loop_s, number in ((100.0, 1), (1e5, measuring.INSURED)):
+        machine = Restless(1.0)
+        measure([replace(each, loop_s=loop_s) for each in counted], machine, cost_s=0.5)
+        assert len(machine.asked) == len({each.shape for each in machine.asked}) == number
+
+
+def test_where_memory_runs_out_the_second_time_what_was_measured_holds():
+    candidates = some_measured(1.0, 1.0)[1]
+    known = [each for each in candidates if each.measured]
+    assert measure(known, lambda candidate: StepTime(0.0, 0, 0.1, fits=False), cost_s=0.0) == known
+
+
+@pytest.mark.parametrize("time", ["60s", "3m", "1h"])
+def test_measuring_stays_within_the_time_for_planning_but_for_the_first(time):
+    planner = Planner("server", num_bytes=10**9)
     params = Params.model_validate({"budget": {"time": time}, "train": {"compile": False}, "model": {"seq_len": 256}})
     case = Case(params, planner.hardware, planner.corpus, vocabularies(planner.hardware, 2048), planner.text, price_of)
-
-    def again(model, train):
-        often[model] = often.get(model, 1) + 1
-        return planner.measure(model, train)
-
-    planner.spent_s = spent_s
-    decide(case, Measuring(planner.measure, lambda: planner.spent_s, again=again))
-    return often, case.planning_limit_s - planner.spent_s
-
-
-def test_measuring_again_stays_within_the_time_for_planning():
-    often, left_s = planned_with(1.5, time="3m")
-    assert often
-    assert left_s > 0
-    late, _ = planned_with(8.0, time="3m")
-    assert late == {}
+    for spent_s in (1.5, case.planning_limit_s):
+        planner.spent_s, planner.measured = spent_s, []
+        decide(case, Measuring(planner.measure, lambda: planner.spent_s, again=planner.measure))
+        assert len(planner.measured) == 1 or planner.spent_s < case.planning_limit_s
+    assert len(planner.measured) == 1

@@ -16,7 +16,9 @@ from pufferfish.plan.candidate import Candidate
 from pufferfish.schema.plan import ModelPlan
 
 LENGTH = 0.7  # e-folds between two shapes, over which the errors of their predictions have less and less in common
-PREDICTED_ERROR = 0.05  # standard deviation of the logarithm, besides what all have in common: 3 % in sixteen configurations, and more where less was tried
+# Standard deviation of the logarithm, besides what all have in common: 3 % in sixteen configurations, more where less was tried; on GPUs a guess, as is what
+# is predicted there.
+PREDICTED_ERROR = {"cpu": 0.05, "cuda": 0.15}
 NOISE = 0.03  # of a measurement: a guess that weighs as much as one that is seen
 
 
@@ -34,9 +36,8 @@ def with_paces(candidates: Sequence[Candidate], measured: Sequence[Candidate]) -
     only where nothing else is measured."""
     if not measured:
         return list(candidates)
-    chance = noise(measured)
-    errors = {is_compiled: _Errors([each for each in measured if each.train.is_compiled == is_compiled] or measured, chance) for is_compiled in (False, True)}
-    return [replace(each, correction=math.exp(errors[each.train.is_compiled].at(each))) for each in candidates]
+    paces = Paces(measured)
+    return [replace(each, correction=math.exp(paces.error(each))) for each in candidates]
 
 
 def with_known_paces(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -54,10 +55,22 @@ def noise(measured: Iterable[Candidate]) -> float:
     return math.sqrt(squares / freedom)
 
 
-def standard_error(candidate: Candidate, measured: Iterable[Candidate]) -> float:
-    """Of the logarithm of its measured pace, with the noise of all that are measured."""
-    assert candidate.measured
-    return noise(measured) / math.sqrt(candidate.measured.num_takes)
+class Paces:
+    """What some measured candidates, one at least, say of the pace of any."""
+
+    def __init__(self, measured: Sequence[Candidate]) -> None:
+        chance = noise(measured)
+        self._errors = {
+            is_compiled: _Errors([each for each in measured if each.train.is_compiled == is_compiled] or measured, chance) for is_compiled in (False, True)
+        }
+
+    def error(self, candidate: Candidate) -> float:
+        """Expected logarithm of its real pace over the predicted one."""
+        return self._errors[candidate.train.is_compiled].at(candidate)
+
+    def surprise(self, candidate: Candidate) -> float:
+        """By how much one more measurement of it would move that: a standard deviation."""
+        return self._errors[candidate.train.is_compiled].surprise(candidate)
 
 
 class _Errors:
@@ -70,18 +83,25 @@ class _Errors:
         steps = [each.measured for each in measured if each.measured]
         found_M = np.log([known.step_s / each.predicted_step_s for each, known in zip(measured, steps, strict=True)])
         covariance_MM = np.array([self._shared_M(each) for each in measured]) + np.diag([chance**2 / known.num_takes for known in steps])
-        weights_M = np.linalg.solve(covariance_MM, np.ones(len(measured)))
+        self._chance, self._precision_MM = chance, np.linalg.inv(covariance_MM)
+        weights_M = self._precision_MM.sum(axis=0)
         self._mean = float(weights_M @ found_M / weights_M.sum())
-        self._pulls_M: list[float] = np.linalg.solve(covariance_MM, found_M - self._mean).tolist()
+        self._pulls_M: list[float] = (self._precision_MM @ (found_M - self._mean)).tolist()
 
     def at(self, candidate: Candidate) -> float:
         """The expected one of a configuration."""
         return self._mean + sum(shared * pull for shared, pull in zip(self._shared_M(candidate), self._pulls_M, strict=True))
 
+    def surprise(self, candidate: Candidate) -> float:
+        """By how much one more measurement of it would move what is expected of it, a standard deviation."""
+        shared_M = self._shared_M(candidate)
+        variance = max(0.0, PREDICTED_ERROR[candidate.train.device] ** 2 - float(shared_M @ self._precision_MM @ shared_M))
+        return variance / math.hypot(math.sqrt(variance), self._chance)
+
     def _shared_M(self, candidate: Candidate) -> list[float]:
         """Covariance of the errors of its prediction with theirs."""
-        place = _place_of(candidate)
-        return [PREDICTED_ERROR**2 * math.exp(-((math.dist(place, other) / LENGTH) ** 2)) for other in self._places_M]
+        place, variance = _place_of(candidate), PREDICTED_ERROR[candidate.train.device] ** 2
+        return [variance * math.exp(-((math.dist(place, other) / LENGTH) ** 2)) for other in self._places_M]
 
 
 def _place_of(candidate: Candidate) -> tuple[float, ...]:

@@ -18,8 +18,9 @@ from pufferfish.plan import recipe, scaling, speed
 from pufferfish.plan.budget import EVALUATED_PER_TRAINED
 from pufferfish.plan.candidate import FEWEST_STEPS, Candidate, by_law
 from pufferfish.plan.case import WRITE_S, Case, Measuring, Selection
-from pufferfish.plan.choose import choose, measurement_s
+from pufferfish.plan.choose import choose
 from pufferfish.plan.configure import Situation, fitted, largest_divisor, whole_tokens_per_step
+from pufferfish.plan.measuring import measurement_s
 from pufferfish.plan.pace import LENGTH, distance, with_known_paces
 from pufferfish.plan.prices import Pilot, RunPilot
 from pufferfish.plan.scaling import NOISE_EPOCHS, Experience, Text

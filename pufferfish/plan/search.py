@@ -11,6 +11,7 @@ from pufferfish.base.units import format_count
 from pufferfish.plan import budget, choose, pilot, scaling, space
 from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, Candidate, has_enough_steps
 from pufferfish.plan.case import ENCODE_UNIT, WRITE_S, Case, Expected, Measuring, Selection
+from pufferfish.plan.measuring import measure_best, measurement_s
 from pufferfish.plan.pace import with_known_paces
 from pufferfish.plan.prices import StepTime, Vocabulary
 from pufferfish.schema.hardware import Hardware
@@ -57,15 +58,18 @@ def search(case: Case, measuring: Measuring | None, *, plan_s: float, known: Seq
 
 
 def _measured(case: Case, measuring: Measuring, candidates: list[Candidate]) -> list[Candidate]:
-    best = partial(
-        choose.measure_best,
-        measure=measuring.measure,
+    return measure_best(
+        candidates,
+        partial(_take, measuring),
         text=case.text,
-        is_affordable=lambda each, number: _is_affordable(case, measuring, each, number),
+        cost_of=partial(_measuring_s, case, measuring),
         is_batch_free=case.params.train.micro_batch == "auto",
     )
-    candidates = choose.measure_again(best(candidates), partial(_again, case, measuring), text=case.text)
-    return best(candidates)  # what was measured again may have moved the others
+
+
+def _take(measuring: Measuring, candidate: Candidate) -> StepTime:
+    take = measuring.again if candidate.measured and measuring.again else measuring.measure
+    return take(candidate.model, candidate.train)
 
 
 def _with_time_left(candidates: list[Candidate], left_s: float) -> list[Candidate]:
@@ -106,17 +110,16 @@ def _longest(hardware: Hardware) -> int:
     return LONGEST_CONTEXT[hardware.fingerprint.device]
 
 
-def _is_affordable(case: Case, measuring: Measuring, candidate: Candidate, num_measured: int) -> bool:
-    if measuring.is_known(candidate.model, candidate.train):
-        return True
-    is_first = num_measured == 0 and not candidate.train.is_compiled  # one is measured whatever it costs
-    return is_first or measuring.spent_s() + choose.measurement_s(candidate) < case.planning_limit_s
-
-
-def _again(case: Case, measuring: Measuring, candidate: Candidate) -> StepTime | None:
-    if measuring.again is None or measuring.spent_s() + choose.measurement_s(candidate) >= case.planning_limit_s:
+def _measuring_s(case: Case, measuring: Measuring, candidate: Candidate, num_measured: int) -> float | None:
+    """What measuring one more takes from the training; None where there is no time, and where it is known and not to be measured again, as that would be a
+    compilation, or an earlier plan did. A compilation is kept for the training."""
+    if candidate.measured and (measuring.again is None or candidate.measured.is_kept or candidate.train.is_compiled):
         return None
-    return measuring.again(candidate.model, candidate.train)
+    if not candidate.measured and measuring.is_known(candidate.model, candidate.train):
+        return 0.0
+    is_first = num_measured == 0 and not candidate.train.is_compiled  # one is measured whatever it costs
+    taken_s = measurement_s(candidate)
+    return taken_s - candidate.compile_s if is_first or measuring.spent_s() + taken_s < case.planning_limit_s else None
 
 
 def train_bytes_for(case: Case, vocabulary: Vocabulary, *, read_bytes: float, loop_s: float) -> int:

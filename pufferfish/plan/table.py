@@ -15,8 +15,9 @@ from pufferfish.base.units import format_bytes, format_count, format_duration
 from pufferfish.plan import space
 from pufferfish.plan.candidate import Candidate
 from pufferfish.plan.case import Case, Measuring, Selection
-from pufferfish.plan.choose import informed, measurement_s
+from pufferfish.plan.choose import informed
 from pufferfish.plan.configure import Situation, compile_choices, configure
+from pufferfish.plan.measuring import measurement_s
 from pufferfish.plan.prices import Price, Vocabulary
 from pufferfish.plan.refuse import contradiction_of, longer_than_text
 from pufferfish.schema.params import ModelParams

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from pufferfish.base.clock import now_s
 from pufferfish.base.errors import UserError
-from pufferfish.plan.choose import MEASURED_STEPS_S
+from pufferfish.plan.measuring import MEASURED_STEPS_S
 from pufferfish.plan.prices import StepTime
 from pufferfish.schema.hardware import Hardware
 from pufferfish.schema.plan import ModelPlan, TrainPlan
