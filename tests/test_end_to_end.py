@@ -38,6 +38,7 @@ WORDS = [
     "sleeps",
     "eats",
 ]
+pytestmark = pytest.mark.xdist_group("pipeline")  # by one worker: they share the pipeline that ran once
 STAGES = ["hardware-probe", "plan", "prepare-subset", "train", "evaluate", "export"]
 
 

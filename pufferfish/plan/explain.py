@@ -89,15 +89,14 @@ def verdict(candidate: Candidate, best: Candidate, text: Text) -> str:
             return "too slow for enough steps"
         return "near-equal and larger" if candidate.price.num_params > best.price.num_params else "near-equal, reads more often"
     if forecast < winner:
-        return "not measured in time"
+        return "not worth measuring"
     return "near-equal" if forecast <= winner * (1 + NEAR) else f"{forecast / winner - 1:.1%} worse"
 
 
 def runner_up(selection: Selection) -> schema.Candidate | None:
-    """The best candidate of another shape, of those that the choice was between, with why it lost. None where there was no other shape."""
+    """The best candidate of another shape, with why it lost. None where there was no other shape."""
     best, text = selection.best, selection.text
     others = [candidate for candidate in selection.candidates if candidate.shape != best.shape]
-    others = [candidate for candidate in others if candidate.measured] or others
     if not others:
         return None
     second = min(others, key=lambda candidate: candidate.forecast(text))
@@ -114,7 +113,7 @@ def why_it_lost(candidate: Candidate, best: Candidate, text: Text) -> str:
     if (has_enough_steps(best) and not has_enough_steps(candidate)) or (is_known and ratio < 1 - NEAR):  # counted steps are enough, but may not be in time
         return "but it is too slow for enough steps"
     if not is_known and ratio <= 1 + NEAR:
-        return "but there was no time to measure its steps"
+        return "but measuring its steps was not worth the time"
     if ratio <= 1 + NEAR and larger < 1 and candidate.unused_s:
         return f"its forecast is {ratio - 1:.2%} worse, and time is left over"
     if ratio <= 1 + NEAR and larger < 1:
