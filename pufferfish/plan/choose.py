@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pufferfish.plan import scaling
 from pufferfish.plan.candidate import Candidate, has_enough_steps, in_time
@@ -25,10 +25,22 @@ def enumerate_candidates(situation: Situation, models: Iterable[ModelPlan], voca
     Raises UserError if there is none: which of the bounds and pins left nothing.
     """
     models = list(models)
-    candidates = in_time([each for each in configurations(situation, models, vocabularies) if has_enough_steps(each)])
+    candidates = in_time(list(_quick_enough(situation, models, vocabularies)))
     if not candidates:
         raise nothing_fits(situation, models, vocabularies)
     return sorted(_as_tried(candidates, situation.text), key=lambda candidate: candidate.forecast(situation.text))
+
+
+def _quick_enough(situation: Situation, models: Iterable[ModelPlan], vocabularies: Sequence[Vocabulary]) -> Iterator[Candidate]:
+    """Those that get enough steps. Models come narrow ones first: where one gets too few, or does not fit, wider ones of its kind are not priced."""
+    hopeless = set()
+    for model in models:
+        kind = model.num_layers, model.vocab_size, model.seq_len
+        if kind not in hopeless:
+            found = [each for each in configurations(situation, [model], vocabularies) if has_enough_steps(each)]
+            yield from found
+            if not found:
+                hopeless.add(kind)
 
 
 def _as_tried(candidates: list[Candidate], text: Text) -> list[Candidate]:
