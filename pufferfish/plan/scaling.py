@@ -26,7 +26,7 @@ B, BETA = 1.173, 0.291
 NARROW = 0.147
 TOGETHER = 0.322  # gamma
 # What starts from counts instead of chance is ahead by: so much text, but no more than this share of all, a guess. Fitted to small runs, see docs/LOG.md.
-COUNTED_BYTES, COUNTED_SHARE = 1.5e5, 0.02
+COUNTED_BYTES, COUNTED_SHARE = 1e5, 0.02
 VOCABULARY_COST = 0.0145  # per squared e-fold away from the best one
 BEST_VOCABULARY, VOCABULARY_GROWTH = 3800, 0.2  # after two million tokens, and how it grows with them; a guess, but for
 VOCABULARY_TRIED, TRIED_GROWTH = (0.8e6, 4e6), 0.45  # tokens between which it was tried
