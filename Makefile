@@ -1,6 +1,7 @@
 # `make repro` and `make test` are all a newcomer needs. Everything runs in .venv, which the first call sets up.
 PYTHON ?= python3
 BIN := .venv/bin
+IN_TWO := -n 2 --dist loadgroup # processes, whatever the machine: each test may use all of its cores
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test check ui clean
@@ -17,13 +18,13 @@ repro: setup ## train a language model within `budget.time` of params.yaml, eval
 	@$(BIN)/pufferfish summary
 
 test: setup ## the default test suite
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(IN_TWO)
 
 check: setup ## format, lint, types and tests, as before every commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(IN_TWO)
 
 ui: setup ## all runs in the browser, at port 5000 or PUFFERFISH_UI_PORT of 127.0.0.1
 	@$(BIN)/python -m pufferfish.track.browse
