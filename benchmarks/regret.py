@@ -11,9 +11,9 @@ illegal, and no run.
 Regret is the planner's bits per byte over the best found, less one. The best of many noisy runs is lucky: `--repeat` runs the planner's and the best
 configuration again, with other initial weights, and compares them pairwise. On a machine that others use, the luckiest is who ran while they slept: with
 `--in-turn` each configuration is planned for its budget, its steps and those of the planner's choice are taken in turn, and it is trained for as many steps as
-there is time for at the pace that this says, however long they take; none is late then. What the first run finds of the machine
-holds for all. Every finished run is a line in the file `--out`: called again with
-the same file, the benchmark goes on where it was. All runs of a call use the code as it was when the call began.
+there is time for at the pace that this says, however long they take; none is late then. What the first run finds of the machine holds for all. Every finished
+run is a line in the file `--out`: called again with the same file, the benchmark goes on where it was. All runs of a call use the code as it was when the call
+began.
 """
 
 from __future__ import annotations
