@@ -8,13 +8,14 @@ import sys
 from dataclasses import replace
 
 import pytest
-from machines import BYTES_PER_TOKEN, MACHINES, SMALL, FakeVocabulary, Planner, each_machine, price_of, some_candidates, usual, vocabularies
+from machines import BYTES_PER_TOKEN, MACHINES, SMALL, FakeVocabulary, Planner, each_machine, price_of, situation, some_candidates, usual, vocabularies
 from toys import model_plan, train_plan
 
 from pufferfish.base.errors import UserError
 from pufferfish.plan import budget, choose, measuring, memory, scaling, search, space, speed
-from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, held
+from pufferfish.plan.candidate import COMPILE_S, FEWEST_STEPS, has_enough_steps, held
 from pufferfish.plan.case import ENCODING_SHARE, Case, Measuring
+from pufferfish.plan.configure import configurations
 from pufferfish.plan.make import decide
 from pufferfish.plan.prices import StepTime
 from pufferfish.plan.recipe import embedding_params
@@ -267,6 +268,35 @@ def test_measuring_goes_on_until_the_best_is_a_measured_one():
     assert len(measured) < 10
     others = [candidate for candidate in known if not candidate.measured]
     assert all(2.5 < candidate.step_s / candidate.predicted_step_s < 3.5 for candidate in others), "what was learned is believed of the others"
+
+
+def test_no_configuration_that_gets_enough_steps_is_missed_though_wider_ones_of_a_kind_are_not_priced():
+    planner = Planner("laptop")
+    shared, models = situation(planner), list(space.models(ModelParams(), [512, 2048], max_seq_len=512))
+    known = vocabularies(planner.hardware, "auto")
+    priced = list(configurations(shared, models, known))
+    enough = [(each.model, each.train) for each in priced if has_enough_steps(each)]
+    assert 0 < len(enough) < len(priced)
+    assert [(each.model, each.train) for each in choose._quick_enough(shared, models, known)] == enough
+
+
+def test_what_is_known_costs_nothing_and_is_never_measured_again_nor_is_what_was_compiled():
+    planner, candidates = some_candidates()
+    params = Params.model_validate({"budget": {"time": "3m"}})
+    case = Case(params, planner.hardware, planner.corpus, vocabularies(planner.hardware, 2048), planner.text, price_of)
+    first, spent_s = candidates[0], 2.0
+    here = Measuring(planner.measure, lambda: spent_s, is_known=lambda model, train: model == first.model, again=planner.measure)
+    taken, kept = StepTime(0.1, 10**9, 0.3), StepTime(0.1, 10**9, 0.3, is_kept=True)
+    compiled = replace(first, train=first.train.model_copy(update={"is_compiled": True}))
+    other = next(each for each in candidates if each.model != first.model)
+    assert search._measuring_s(case, here, first, 1) == 0
+    assert search._measuring_s(case, here, other, 1) == measuring.measurement_s(other)
+    assert search._measuring_s(case, here, replace(first, measured=taken), 1) == measuring.measurement_s(first)
+    assert search._measuring_s(case, here, replace(first, measured=kept), 1) is None
+    assert search._measuring_s(case, here, replace(compiled, measured=taken), 1) is None
+    spent_s = case.planning_limit_s
+    assert search._measuring_s(case, here, other, 1) is None
+    assert search._measuring_s(case, here, other, 0) == measuring.measurement_s(other), "one is measured whatever it costs"
 
 
 def slower(planner, model, train, factor):

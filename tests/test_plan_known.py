@@ -74,6 +74,8 @@ def test_a_second_plan_finds_nothing_out_again_and_is_the_same(workshop):
     number = len({(model.model_dump_json(), train.model_dump_json()) for model, train in workshop.measured})
     assert workshop.surveys == 1 <= number
     assert (second.data, second.model) == (first.data, first.model)
+    assert first.why.candidates[0].verdict == "chosen"
+    assert first.why.candidates[0].measured_step_s == first.forecast.step_s
     assert second.forecast.step_s == pytest.approx(first.forecast.step_s)
     assert second.budget.phases.plan_s < first.budget.phases.plan_s
     assert any(f"{number} of them earlier" in reason for reason in second.why.reasons)
